@@ -1,0 +1,1 @@
+"""Where it runs: the command line, run directories, and the only code that launches Ray."""

@@ -1,0 +1,261 @@
+"""The verbs of ``raydeck``. Each imports what it needs when it runs, so that ``list`` and ``--help`` answer at once."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import workloads
+from cluster import console
+
+VERBS = {
+    "list": ("", "the workloads: task, architecture, data, metric, measured result"),
+    "show": ("NAME [flags]", "resolved config as YAML, layers, parameters, memory"),
+    "train": ("NAME [flags]", "one run; the same command goes on with it"),
+    "tune": ("NAME [flags]", "one sweep over the workload's space"),
+    "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
+    "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
+    "submit": ("VERB NAME [flags]", "the same command, as a job on a Ray cluster"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Returns:
+        0 done, 1 the run failed, 2 a usage error, 130 or 143 stopped by SIGINT or SIGTERM after saving.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return dispatch(arguments)
+    except ValueError as error:
+        if os.environ.get("RAYDECK_TRACEBACK"):
+            traceback.print_exc()
+        print(f"raydeck: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("raydeck: interrupted; the last checkpoint stands", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `raydeck list | head` is no mistake
+        return 0
+    except Exception as error:
+        traceback.print_exc()
+        print(f"raydeck: failed: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 1
+
+
+def dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("raydeck"))
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        raise ValueError(f"no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
+    if verb == "list":
+        return list_workloads(rest)
+    if not rest or rest[0] in ("-h", "--help"):
+        print(f"usage: raydeck {verb} {VERBS[verb][0]}\n\n{VERBS[verb][1]}\n{hint(verb)}")
+        return 0
+    handlers: dict[str, Callable[[list[str]], int]] = {
+        "show": show,
+        "train": train,
+        "tune": tune,
+        "evaluate": evaluate,
+        "predict": predict,
+        "submit": submit,
+    }
+    return handlers[verb](rest)
+
+
+def usage() -> str:
+    width = max(len(f"{verb} {form}") for verb, (form, _) in VERBS.items())
+    lines = [f"  raydeck {f'{verb} {form}':{width}}  {words}" for verb, (form, words) in VERBS.items()]
+    return "\n".join(
+        ["usage: raydeck VERB ...", "", *lines, "", "`raydeck VERB NAME --help` lists every flag of a workload."]
+    )
+
+
+def hint(verb: str) -> str:
+    if verb in ("evaluate", "predict"):
+        return "\nRUN is a run directory, such as `raydeck train` prints."
+    return f"\nNAME is one of: {', '.join(workloads.names())}\n`raydeck {verb} NAME --help` lists its flags."
+
+
+def list_workloads(arguments: list[str]) -> int:
+    if arguments in (["-h"], ["--help"]):
+        print(f"usage: raydeck list [--json]\n\n{VERBS['list'][1]}")
+        return 0
+    if arguments not in ([], ["--json"]):
+        raise ValueError(f"list takes --json only, not {' '.join(arguments)}")
+    rows = [workloads.describe(name) for name in workloads.names()]
+    if arguments:
+        print(json.dumps(rows, indent=1))
+        return 0
+    columns = ("name", "task", "architecture", "data", "metric", "result")
+    console.table("workloads", columns, [[row[column] for column in columns] for row in rows])
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    from cluster import show as showing
+    from cluster.flags import Flags, read_flags
+    from cluster.placement import Placement
+
+    workload = workloads.load(arguments[0])
+    flags = Flags("show", workload, {"": [Placement, showing.Shapes]})
+    if wants_help(arguments):
+        return print_help(flags)
+    config, namespace = flags.parse(arguments[1:])
+    description = showing.describe(
+        workload, config, read_flags(Placement, namespace), read_flags(showing.Shapes, namespace)
+    )
+    print(json.dumps(description, indent=1) if namespace["json"] else showing.as_text(workload, config, description))
+    return 0
+
+
+def train(arguments: list[str]) -> int:
+    from cluster.session import Stopped
+
+    job, as_json = parse_train("train", arguments)
+    if job is None:
+        return 0
+    from cluster.runs import Run
+    from cluster.folder import Folder
+
+    run = Run(Folder(job.directory))
+    run.check(job.workload, job.config)
+    result = run.result()
+    if result.get("status") == "finished":
+        if job.config["trainer"]["max_epochs"] <= run.stored()[1]["trainer"]["max_epochs"]:
+            console.say(f"run {run.folder} is finished; nothing to do (more --trainer.max_epochs would go on with it)")
+            present(run, result, as_json)
+            return 0
+    from cluster.train import train as launch
+
+    console.say(f"run {run.folder}")
+    try:
+        result = launch(job)
+    except Stopped as stopped:
+        console.say(f"stopped; the same command goes on from the last checkpoint in {run.folder}")
+        return 128 + stopped.signum
+    present(run, result, as_json)
+    return 0
+
+
+def parse_train(verb: str, arguments: list[str]) -> Any:
+    """The Job of ``train NAME [flags]``, and whether to answer in JSON; (None, False) after printing help."""
+    from cluster.flags import Flags, read_flags
+    from cluster.folder import Folder
+    from cluster.placement import Placement, RunFlags, Saving
+
+    workload = workloads.load(arguments[0])
+    flags = Flags(verb, workload, {"": [RunFlags, Placement], "checkpoint.": [Saving]})
+    if wants_help(arguments):
+        print_help(flags)
+        return None, False
+    config, namespace = flags.parse(arguments[1:])
+    placement, saving = read_flags(Placement, namespace), read_flags(Saving, namespace, "checkpoint.")
+    where = read_flags(RunFlags, namespace)
+    from cluster.runs import check_name, default_name
+    from cluster.worker import Job
+    from workloads._training import Training
+
+    Training(**config["trainer"])
+    name = check_name(where.name) if where.name is not None else default_name(workload.name, config)
+    job = Job(
+        workload=workload.name,
+        config=config,
+        directory=str(Folder(where.storage) / name),
+        placement=placement,
+        saving=saving,
+        baselines=where.baselines,
+    )
+    return job, namespace["json"]
+
+
+def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
+    """The result beside its baselines, and what to do next."""
+    if as_json:
+        print(json.dumps({"run": str(run.folder), **result}, indent=1))
+        return
+    metric = result["metric"]
+    rows = [(result["workload"], console.number(result["test"].get(metric)))]
+    rows += [(name, console.number(value)) for name, value in result.get("baselines", {}).items()]
+    print()
+    console.table("on the test split", ("", metric), rows)
+    place = os.path.relpath(run.folder.path) if run.folder.is_local else str(run.folder)
+    place = min(place, str(run.folder), key=len)
+    print(
+        f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in {console.duration(result['seconds'])}, "
+        f"{result['examples_per_second']:,.0f} examples/s; {result['monitor']['name']} "
+        f"{console.number(result['monitor']['best'])}\n\nnext:\n"
+        f"  raydeck predict {place} INPUT...      your own inputs\n"
+        f"  raydeck evaluate {place}              test metrics again, or with --data.source on other data\n"
+        f"  raydeck tune {result['workload']} --trials 16            search for better settings"
+    )
+
+
+def tune(arguments: list[str]) -> int:
+    from cluster.sweep import command
+
+    return command(arguments)
+
+
+def evaluate(arguments: list[str]) -> int:
+    from cluster.using import evaluate as run_evaluate
+
+    return run_evaluate(arguments)
+
+
+def predict(arguments: list[str]) -> int:
+    from cluster.using import predict as run_predict
+
+    return run_predict(arguments)
+
+
+def submit(arguments: list[str]) -> int:
+    """``submit VERB NAME [flags]``: check the command here, then send it."""
+    sent, address = [], None
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--address":
+            address = next(rest, None)
+            if address is None:
+                raise ValueError("--address: expected the address of a cluster's dashboard, e.g. http://127.0.0.1:8265")
+        elif argument.startswith("--address="):
+            address = argument.partition("=")[2]
+        else:
+            sent.append(argument)
+    verb, *inner = sent or [""]
+    if verb == "train" and inner:
+        parse_train("train", inner)
+    elif verb == "tune" and inner:
+        from cluster.sweep import parse
+
+        parse(inner)
+    if wants_help(inner):
+        return 0
+    from cluster.submit import submit as send
+
+    return send(sent, address=address, project=Path(__file__).resolve().parent.parent)
+
+
+def wants_help(arguments: Sequence[str]) -> bool:
+    return any(argument in ("-h", "--help") for argument in arguments)
+
+
+def print_help(flags: Any) -> int:
+    flags.parser.print_help()
+    return 0

@@ -1,0 +1,96 @@
+"""Words for people: notices and progress on stderr, results on stdout."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+def say(text: str) -> None:
+    """A notice."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Something that a person should look at."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table on stdout: drawn in a terminal, tab-separated when redirected."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            print("\t".join(str(cell) for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(title=title, title_justify="left")
+    for column in columns:
+        drawn.add_column(column)
+    for row in rows:
+        drawn.add_row(*(str(cell) for cell in row))
+    Console().print(drawn)
+
+
+def number(value: float | int | None) -> str:
+    """A number to four decimals, or to four digits where that would say nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 8 s, 2 min 5 s, 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Progress:
+    """One live bar in a terminal; a plain line an epoch when redirected.
+
+    Args:
+        total: Batches of the whole run.
+        done: Batches before this start.
+        shown: False for workers that should be silent.
+    """
+
+    def __init__(self, total: int, done: int, shown: bool) -> None:
+        self.shown, self.live = shown, None
+        self.updated = 0.0
+        if shown and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            self.live = Bar(
+                BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn(), console=Console(stderr=True)
+            )
+            self.task = self.live.add_task("starting", total=total, completed=done)
+            self.live.start()
+
+    def due(self) -> bool:
+        """Whether a live bar wants an update: at most five a second, so that reading the loss costs nothing."""
+        return self.live is not None and time.monotonic() - self.updated > 0.2
+
+    def step(self, done: int, text: str) -> None:
+        if self.live is not None:
+            self.updated = time.monotonic()
+            self.live.update(self.task, completed=done, description=text)
+
+    def epoch(self, text: str) -> None:
+        if self.live is not None:
+            self.live.console.print(text, highlight=False)
+        elif self.shown:
+            say(text)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None

@@ -1,0 +1,194 @@
+"""What a run writes down while it trains: metrics, checkpoints, progress; and where it notices that it should stop."""
+
+import csv
+import io
+import math
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+
+from cluster import console
+from cluster.checkpoints import WEIGHTS, Checkpoints
+from cluster.folder import Folder
+from cluster.placement import Saving
+from cluster.session import Session, Stopped
+
+AGREE_EVERY = 10
+"""Batches between the ranks' agreement on saving or stopping: it is a collective operation, so not for every batch."""
+
+
+class Recorder(L.Callback):
+    """Records a run; its own state is in the run's checkpoints.
+
+    Args:
+        folder: The run directory.
+        checkpoints: The run's checkpoints.
+        monitor: Validation metric that ranks checkpoints.
+        saving: When to save in the middle of an epoch.
+        session: Where to report, and who may ask to stop.
+    """
+
+    def __init__(
+        self, folder: Folder, checkpoints: Checkpoints, monitor: str, saving: Saving, session: Session
+    ) -> None:
+        self.folder, self.checkpoints, self.monitor = folder, checkpoints, monitor
+        self.saving, self.session = saving, session
+        self.history: list[dict[str, float | int]] = []
+        self.seconds, self.examples = 0.0, 0
+        self.loss_sum: torch.Tensor | float = 0.0
+        self.loss_count = 0
+        self.validated = False
+        self.resume_batches: dict[str, int] | None = None
+        self.progress: console.Progress | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "seconds": self._elapsed(),
+            "examples": self.examples,
+            "loss_sum": float(self.loss_sum),
+            "loss_count": self.loss_count,
+            "batches": self.batches.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history, self.examples = state_dict["history"], state_dict["examples"]
+        self.loss_sum, self.loss_count = state_dict["loss_sum"], state_dict["loss_count"]
+        self.seconds, self.resume_batches = state_dict["seconds"], state_dict["batches"]
+
+    def best(self) -> float | None:
+        """The best value of the monitored metric so far."""
+        scores = [row[self.monitor] for row in self.history if self.monitor in row]
+        better = min if self.checkpoints.mode == "min" else max
+        return better(scores) if scores else None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.session.begin()
+        self.batches = trainer.train_dataloader
+        if self.resume_batches:
+            # Lightning restores a loader only if nobody asked for the number of steps before, as every learning-rate
+            # schedule does; so the place in the epoch is our own to restore.
+            self.batches.load_state_dict(self.resume_batches)
+        self.began = self.saved = time.monotonic()
+        self.began_with, self.began_examples = self.seconds, self.examples
+        total = trainer.max_epochs * trainer.num_training_batches
+        done = trainer.current_epoch * trainer.num_training_batches
+        self.progress = console.Progress(total, done, self.session.shows_progress and trainer.is_global_zero)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        size = len(next(iter(batch.values())))
+        self.examples += size * trainer.world_size
+        self.loss_count += size
+        self.loss_sum = self.loss_sum + outputs["loss"].detach() * size
+        if self.progress.due():
+            done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
+            self.progress.step(done, self._describe(trainer))
+        last = batch_idx + 1 >= trainer.num_training_batches
+        if last:  # validation and the epoch's own checkpoint follow at once
+            return
+        if trainer.world_size == 1 or batch_idx % AGREE_EVERY == AGREE_EVERY - 1:
+            due, signum = self._agree(trainer)
+            if due or signum:
+                self._save(trainer, trainer.current_epoch, score=None)
+                self._stop_if(signum)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        row = self._row(trainer)
+        self.history.append(row)
+        self.loss_sum, self.loss_count, self.validated = 0.0, 0, False
+        if not math.isfinite(row["train/loss"]):
+            raise FloatingPointError(
+                f"the training loss is {row['train/loss']} in epoch {row['epoch']}; "
+                "lower --model.lr or set --trainer.gradient_clip_val, and look at the data"
+            )
+        score = row.get(self.monitor)
+        self._save(trainer, trainer.current_epoch + 1, score)
+        if trainer.is_global_zero:
+            self.folder.write("metrics.csv", as_csv(self.history).encode())
+        told = [f"{key} {console.number(value)}" for key, value in row.items() if "/" in key and key != "train/lr"]
+        self.progress.epoch(
+            f"epoch {row['epoch']}/{trainer.max_epochs}  {'  '.join(told)}  "
+            f"{self.rate():,.0f} examples/s  {console.duration(row['seconds'])}"
+        )
+        self.session.report(row, self.best())
+        self._stop_if(self._agree(trainer)[1])
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if self.progress is not None:
+            self.seconds = self._elapsed()
+            self.progress.close()
+            self.progress = None
+
+    def rate(self) -> float:
+        """Examples per second of training since this start, validation and saving included."""
+        elapsed = self._elapsed() - self.began_with
+        return (self.examples - self.began_examples) / elapsed if elapsed > 0 else 0.0
+
+    def _elapsed(self) -> float:
+        return self.seconds if self.progress is None else self.began_with + time.monotonic() - self.began
+
+    def _row(self, trainer: L.Trainer) -> dict[str, float | int]:
+        total = torch.tensor([float(self.loss_sum), self.loss_count], dtype=torch.float64)
+        if trainer.world_size > 1:
+            total = trainer.strategy.reduce(total.to(trainer.strategy.root_device), reduce_op="sum")
+        row: dict[str, float | int] = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "seconds": round(self._elapsed(), 3),
+            "train/loss": float(total[0] / total[1]),
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        if self.validated:
+            row |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+        return row
+
+    def _describe(self, trainer: L.Trainer) -> str:
+        loss = float(self.loss_sum) / max(1, self.loss_count)
+        best = f"  best {self.monitor} {console.number(self.best())}" if self.history else ""
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        return f"{epoch}  train/loss {console.number(loss)}{best}  {self.rate():,.0f} examples/s"
+
+    def _agree(self, trainer: L.Trainer) -> tuple[bool, int]:
+        """Whether to save, and the signal that asks to stop or 0: the same answer on every rank."""
+        due = time.monotonic() - self.saved > 60 * self.saving.every_minutes
+        signum = self.session.asked_to_stop()
+        if trainer.world_size == 1:
+            return due, signum
+        asked = torch.tensor([int(due and trainer.is_global_zero), signum], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        return bool(asked[0]), int(asked[1])
+
+    def _save(self, trainer: L.Trainer, epoch: int, score: float | None) -> None:
+        """Save and commit; on every rank, since gathering the state and the barrier after it need all."""
+        zero = trainer.is_global_zero
+        with self.checkpoints.staging() if zero else nullcontext() as staged:
+            trainer.save_checkpoint(staged / WEIGHTS if zero else WEIGHTS)
+            if zero:
+                finite = score if score is not None and math.isfinite(score) else None
+                self.checkpoints.commit(staged, epoch=epoch, step=trainer.global_step, score=finite)
+        self.saved = time.monotonic()
+
+    def _stop_if(self, signum: int) -> None:
+        if signum:
+            raise Stopped(signum)
+
+
+def as_csv(history: list[dict[str, float | int]]) -> str:
+    """One line an epoch; a metric that an epoch did not measure is left empty."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

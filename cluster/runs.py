@@ -1,0 +1,222 @@
+"""Run directories: what a run writes down, who may write to it, and how it is found again."""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cluster.checkpoints import Checkpoints
+from cluster.folder import Folder
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+RESUMABLE_CHANGES = ("trainer.max_epochs",)
+"""Keys that may differ from a run's stored config: they say how far to go, not what is trained."""
+HEARTBEAT = 20.0
+"""Seconds between signs of life of a run on remote storage; after three without one its lock is void."""
+
+
+def check_name(name: str) -> str:
+    """Return a run's name.
+
+    Raises:
+        ValueError: It could leave the storage folder, or hide in it.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"--name {name!r}: a run's name starts with a letter or digit and has at most 128 letters, digits, '.', '_' or '-'"
+        )
+    return name
+
+
+def default_name(workload: str, *parts: Any) -> str:
+    """The workload and a short hash of what is to be run, so that the same command finds its run."""
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{workload}-{digest[:8]}"
+
+
+class Run:
+    """A run directory, or a sweep's.
+
+    Args:
+        folder: The directory.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    @classmethod
+    def find(cls, uri: str) -> "Run":
+        """An existing run.
+
+        Raises:
+            ValueError: There is none at ``uri``.
+        """
+        run = cls(Folder(uri))
+        if not run.folder.exists("config.yaml"):
+            there = "is not a run directory (it has no config.yaml)" if run.folder.exists() else "does not exist"
+            raise ValueError(f"{uri} {there}; `raydeck train` prints the directory of its run")
+        return run
+
+    def stored(self) -> tuple[str, dict[str, Any]]:
+        """The workload's name and the config that the run was started with.
+
+        Raises:
+            ValueError: config.yaml is not readable as a config.
+        """
+        try:
+            values = yaml.safe_load(self.folder.read("config.yaml"))
+            return values.pop("workload"), values
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
+            raise ValueError(f"{self.folder}/config.yaml is not a run's config") from None
+
+    def check(self, workload: str, config: dict[str, Any]) -> None:
+        """Refuse to go on with a run of another config.
+
+        Raises:
+            ValueError: The directory belongs to another workload or config; names the keys that differ.
+        """
+        if not self.folder.exists("config.yaml"):
+            return
+        name, stored = self.stored()
+        if name != workload:
+            raise ValueError(f"run {self.folder} is of workload {name!r}, not {workload!r}; give another --name")
+        differing = [key for key in differences(stored, config) if key not in RESUMABLE_CHANGES]
+        if differing:
+            raise ValueError(
+                f"run {self.folder} was started with another {', '.join(differing)}; "
+                "give another --name, or the stored values to go on"
+            )
+
+    def start(self, workload: str, config: dict[str, Any], text: str) -> None:
+        """Claim the directory for a config, ``text`` as YAML, or go on with one that is this config's already.
+
+        Raises:
+            ValueError: It cannot be written, or belongs to another config.
+        """
+        self.check(workload, config)
+        self.folder.make()
+        self.folder.write("config.yaml", text.encode())
+
+    def result(self) -> dict[str, Any]:
+        """``result.json``; empty if there is none yet."""
+        try:
+            return json.loads(self.folder.read("result.json"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def write_result(self, **values: Any) -> dict[str, Any]:
+        """Update ``result.json``."""
+        result = self.result() | values
+        self.folder.write("result.json", json.dumps(result, indent=1).encode())
+        return result
+
+    def checkpoints(self, mode: Literal["min", "max"], keep: int = 1) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints", mode, keep)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the run's only writer. The lock of a crashed process is void.
+
+        Raises:
+            ValueError: Another process is running it.
+        """
+        self.folder.make()
+        with _local_lock(self.folder) if self.folder.is_local else _remote_lock(self.folder):
+            yield
+
+
+def differences(stored: dict[str, Any], config: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ."""
+    keys: list[str] = []
+    for key in [*config, *(k for k in stored if k not in config)]:
+        a, b = stored.get(key), config.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+@contextmanager
+def _local_lock(folder: Folder) -> Iterator[None]:
+    import fcntl  # the kernel gives an flock back when its process dies, however it dies
+
+    with (folder.local / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ValueError(f"run {folder} is running already ({file.read().strip()}); wait for it or stop it") from None
+        file.truncate(0)
+        file.write(_owner())
+        file.flush()
+        yield
+
+
+@contextmanager
+def _remote_lock(folder: Folder) -> Iterator[None]:
+    mine = f"{_owner()} {os.urandom(4).hex()}"
+
+    def beat() -> None:
+        folder.write(".lock", json.dumps({"owner": mine, "time": time.time()}).encode())
+
+    def other() -> str | None:
+        try:
+            held = json.loads(folder.read(".lock"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine
+        return held["owner"] if alive else None
+
+    def refuse_other() -> None:
+        if owner := other():
+            raise ValueError(f"run {folder} is running already ({owner}), or died less than a minute ago; wait for it")
+
+    refuse_other()
+    beat()
+    time.sleep(0.5)  # an object store has no exclusive create: of two at once, the later write stays
+    refuse_other()
+    stop = threading.Event()
+
+    def go_on() -> None:
+        while not stop.wait(HEARTBEAT):
+            beat()
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        folder.fs.rm_file(f"{folder.path}/.lock")
+
+
+def _owner() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and, in a git checkout, the commit, as ``result.json`` keeps them."""
+    from importlib.metadata import version
+
+    packages = ("raydeck", "torch", "pytorch-lightning", "ray")
+    here = Path(__file__).resolve().parent.parent
+    git = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        capture_output=True, text=True, check=False,
+    ) if (here / ".git").exists() else None  # fmt: skip
+    return {
+        "versions": {package: version(package) for package in packages},
+        "git": git.stdout.strip() or None if git else None,
+    }

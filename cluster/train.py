@@ -1,0 +1,299 @@
+"""One run: in this process, or by Ray Train on a cluster."""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from cluster import console
+from cluster.folder import Folder
+from cluster.placement import Placement
+from cluster.runs import Run
+from cluster.session import LocalSession, Session, Stopped, catch_signals
+from cluster.worker import Job, fit
+from workloads._machine import available_cpus
+
+STOP = ".stop"
+"""File in the run directory that asks the workers to save and stop; holds the signal's number."""
+FAULT = ".fault"
+"""File in the run directory with the one line that a worker has for the user."""
+
+
+def train(job: Job) -> dict[str, Any]:
+    """Do a run, or go on with it, where its placement says.
+
+    Returns:
+        ``result.json``.
+
+    Raises:
+        ValueError: The user's settings or data are at fault; nothing has been written.
+        Stopped: The run was asked to stop, and has saved.
+        RuntimeError: The run failed.
+    """
+    run = Run(Folder(job.directory))
+    with run.lock():
+        try:
+            return _train_by_ray(job, run) if uses_ray(job.placement) else _train_here(job)
+        except Stopped:
+            run.write_result(status="stopped")
+            raise
+        except ValueError:
+            if not run.folder.exists("config.yaml"):
+                run.folder.fs.rm(run.folder.path, recursive=True)
+            raise
+        except Exception as error:
+            run.write_result(status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+
+
+def uses_ray(placement: Placement) -> bool:
+    """More than one worker, or a cluster named by flag or environment; otherwise a run needs no Ray."""
+    return placement.workers > 1 or bool(placement.address or os.environ.get("RAY_ADDRESS"))
+
+
+def _train_here(job: Job) -> dict[str, Any]:
+    placement = job.placement
+    if placement.gpus_per_worker not in ("auto", 0):
+        import torch
+
+        refuse_excess("GPUs", placement.gpus_per_worker, min(1, torch.cuda.device_count()), "this process has")
+    refuse_excess("CPUs", placement.cpus_per_worker, available_cpus(), "this machine has")
+    if placement.gpus_per_worker == 0:
+        job = replace(job, placement=replace(placement, accelerator="cpu"))
+    session = LocalSession()
+    with session.signals():
+        return fit(job, session)
+
+
+def refuse_excess(what: str, wanted: float, available: float, has: str) -> None:
+    """Raise ValueError if more is wanted than there is."""
+    if wanted > available:
+        raise ValueError(f"{wanted:g} {what} are asked for and {has} {available:g}; ask for fewer workers or less each")
+
+
+@contextmanager
+def connected(placement: Placement) -> Iterator[dict[str, float]]:
+    """Ray, started here or joined, for as long as the block lasts; yields the cluster's resources.
+
+    Raises:
+        ValueError: The cluster cannot be joined.
+    """
+    import logging
+
+    import ray
+
+    address = placement.address or os.environ.get("RAY_ADDRESS") or "local"
+    started_here = not ray.is_initialized()
+    if started_here:
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+        if address == "local":
+            options |= {"include_dashboard": False, "num_cpus": available_cpus()}
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ValueError(f"no Ray cluster at {address}: {' '.join(str(error).split())[:300]}") from None
+    try:
+        yield ray.cluster_resources()
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def place(placement: Placement, resources: dict[str, float]) -> tuple[Placement, float]:
+    """Decide CPUs and GPUs of each worker from what a cluster has.
+
+    Returns:
+        The placement with ``cpus_per_worker`` decided, and the GPUs of each worker.
+
+    Raises:
+        ValueError: The cluster cannot hold it, even when idle.
+    """
+    workers, cpus, gpus = placement.workers, resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    per_worker = placement.gpus_per_worker
+    if per_worker == "auto":
+        per_worker = 1.0 if placement.accelerator != "cpu" and gpus >= workers else 0.0
+    if placement.accelerator == "gpu" and per_worker == 0:
+        raise ValueError(f"--accelerator gpu: {workers} workers need a GPU each and the cluster has {gpus:g}")
+    refuse_excess("GPUs", workers * per_worker, gpus, "the cluster has")
+    refuse_excess("CPUs", workers * max(1, placement.cpus_per_worker), cpus, "the cluster has")
+    each = placement.cpus_per_worker or int(cpus // workers)
+    accelerator = "gpu" if per_worker else "cpu"
+    return replace(placement, cpus_per_worker=each, gpus_per_worker=per_worker, accelerator=accelerator), per_worker
+
+
+class TrainSession(Session):
+    """A worker of Ray Train. It is asked to stop through a file in the run directory."""
+
+    shows_progress = False
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.signum, self.done = run, 0, threading.Event()
+
+    def trainer_arguments(self, accelerator: str, find_unused_parameters: bool) -> dict[str, Any]:
+        from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
+
+        return {
+            "accelerator": accelerator,
+            "devices": "auto",
+            "strategy": RayDDPStrategy(find_unused_parameters=find_unused_parameters),
+            "plugins": [RayLightningEnvironment()],
+        }
+
+    def asked_to_stop(self) -> int:
+        return self.signum
+
+    @contextmanager
+    def watching(self, rank: int) -> Iterator[None]:
+        """Look for the stop file while inside, on rank 0: the Recorder tells the others."""
+
+        def watch() -> None:
+            while not self.done.wait(1.0):
+                if self.run.folder.exists(STOP):
+                    self.signum = int(self.run.folder.read(STOP))
+                    return
+
+        thread = threading.Thread(target=watch, daemon=True)
+        if rank == 0:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.done.set()
+            if rank == 0:
+                thread.join()
+
+
+def _worker(given: dict[str, Job]) -> None:
+    """What each worker of Ray Train runs."""
+    import ray.train
+
+    job = given["job"]
+    run = Run(Folder(job.directory))
+    rank = ray.train.get_context().get_world_rank()
+    session = TrainSession(run)
+    try:
+        with session.watching(rank):
+            fit(job, session)
+    except Stopped:
+        return  # saved; an exception would be taken for a lost worker and tried again
+    except ValueError as error:
+        # The data and the settings are the same on every rank and in every attempt: trying again would not help.
+        if rank == 0:
+            run.folder.write(FAULT, str(error).encode())
+
+
+def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
+    if (job.placement.address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+        refuse_excess("workers", job.placement.workers, available_cpus(), "this machine has CPUs for")
+    os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
+    os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+    stopped_by: list[int] = []
+
+    def ask_to_stop(signum: int) -> None:
+        stopped_by.append(signum)
+        run.folder.write(STOP, str(signum).encode())
+
+    for left in (STOP, FAULT):
+        run.folder.remove(left)
+    with connected(job.placement) as resources:
+        placement, gpus = place(job.placement, resources)
+        job = replace(job, placement=placement)
+        name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
+        with _following(run), catch_signals(ask_to_stop):
+            _run_trainer(job, gpus, name)
+    run.folder.remove(".ray")
+    if run.folder.exists(FAULT):
+        fault = run.folder.read(FAULT).decode()
+        run.folder.remove(FAULT)
+        raise ValueError(fault)
+    if stopped_by:
+        run.folder.remove(STOP)
+        if run.result().get("status") != "finished":
+            raise Stopped(stopped_by[0])
+    return run.result()
+
+
+def _run_trainer(job: Job, gpus: float, name: str) -> None:
+    """Run Ray Train to its end, off the main thread, where signals remain ours."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    resources = {"CPU": float(job.placement.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=job.placement.workers, use_gpu=gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=f"{job.directory}/.ray",
+            failure_config=FailureConfig(max_failures=job.placement.max_failures),
+        ),
+    )
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)  # in pieces, so that signals are handled
+    if failures:
+        raise RuntimeError(cause(failures[0])) from failures[0]
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what went wrong in the first worker that failed."""
+    workers = getattr(error, "worker_failures", None)
+    inner: BaseException = workers[min(workers)] if workers else error
+    while getattr(inner, "cause", None) or inner.__cause__:
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    lines = [line for line in str(inner).splitlines() if line.strip()]
+    return lines[-1] if lines else type(inner).__name__
+
+
+@contextmanager
+def _following(run: Run) -> Iterator[None]:
+    """Print the epochs that the workers write down, while inside."""
+    done = threading.Event()
+    shown = len(_epochs(run))
+
+    def follow() -> None:
+        nonlocal shown
+        finished = False
+        while not finished:
+            finished = done.wait(1.0)
+            lines = _epochs(run)
+            for line in lines[shown:]:
+                console.say(line)
+            shown = max(shown, len(lines))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _epochs(run: Run) -> list[str]:
+    import csv
+
+    try:
+        text = run.folder.read("metrics.csv").decode()
+    except FileNotFoundError:
+        return []
+    return [
+        "  ".join(f"{key} {value}" for key, value in row.items() if value and key != "train/lr")
+        for row in csv.DictReader(text.splitlines())
+    ]

@@ -1,0 +1,134 @@
+"""``raydeck evaluate`` and ``raydeck predict``: a finished run, found by its directory."""
+
+import csv
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+
+import workloads
+from cluster import console
+from cluster.checkpoints import WEIGHTS
+from cluster.runs import Run
+from cluster.worker import quiet
+from workloads import _evaluate
+from workloads._machine import Machine, inspect
+from workloads._spec import Config, Workload, flatten, to_config
+
+
+@contextmanager
+def opened(run: Run, workload: Workload, config: Config, machine: Machine) -> Any:
+    """The module and data module of a run's best checkpoint."""
+    with run.checkpoints(workload.mode).best() as found:
+        if found is None:
+            raise ValueError(f"run {run.folder} has no whole checkpoint; train it first")
+        yield _evaluate.restore(workload, config, found[1] / WEIGHTS, machine)
+
+
+def prepare(
+    verb: str, arguments: Sequence[str], form: str, extra: dict[str, dict[str, Any]]
+) -> tuple[Run, Workload, Config, Any, Machine] | None:
+    """Find the run that is the first argument and parse the rest; None after printing help."""
+    if arguments[0].startswith("-"):
+        raise ValueError(f"{verb} takes a run directory first: raydeck {verb} {form}")
+    run = Run.find(arguments[0])
+    name, stored = run.stored()
+    workload = workloads.load(name)
+    config = workload.config(stored)
+    parser = ArgumentParser(prog=f"raydeck {verb} {form}", exit_on_error=False, allow_abbrev=False)
+    for flag, options in extra.items():
+        parser.add_argument(flag, **options)
+    parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
+    parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"), help="Where to run.")
+    workload.add_arguments(parser)
+    parser.set_defaults(flatten(config, workload.keys()))
+    if any(argument in ("-h", "--help") for argument in arguments):
+        parser.print_help()
+        return None
+    try:
+        namespace = parser.parse_args(list(arguments[1:]))
+    except ArgumentError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    changed = to_config(namespace)
+    if changed["model"] != config["model"]:
+        raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")
+    quiet()
+    machine = inspect(namespace["accelerator"], changed["trainer"]["precision"])
+    torch.set_num_threads(machine.num_threads)
+    return run, workload, changed, namespace, machine
+
+
+def evaluate(arguments: list[str]) -> int:
+    """``evaluate RUN [--data.* ...]``."""
+    found = prepare("evaluate", arguments, "RUN [--data.* ...]", {})
+    if found is None:
+        return 0
+    run, workload, config, namespace, machine = found
+    other = config["data"]["source"] != run.stored()[1]["data"]["source"]
+    with opened(run, workload, config, machine) as (model, data):
+        metrics = _evaluate.evaluate(model, data, machine, whole=other)
+    examples = len(data.splits["test"])
+    if namespace["json"]:
+        print(json.dumps({"run": str(run.folder), "examples": examples, "test": metrics}, indent=1))
+    else:
+        rows = [(name, console.number(value)) for name, value in sorted(metrics.items())]
+        console.table(f"{examples:,} examples", ("metric", "test"), rows)
+    return 0
+
+
+def predict(arguments: list[str]) -> int:
+    """``predict RUN INPUT... [--output PATH]``."""
+    inputs_and_output = {
+        "inputs": {"nargs": "*", "type": str, "help": "Files to answer for."},
+        "--output": {"type": str, "default": None, "help": "Write answers to this .csv or .json, or a picture to .png."},
+    }
+    found = prepare("predict", arguments, "RUN INPUT...", inputs_and_output)
+    if found is None:
+        return 0
+    run, workload, config, namespace, machine = found
+    if not namespace["inputs"]:
+        raise ValueError("predict needs inputs: raydeck predict RUN INPUT...")
+    output = Path(namespace["output"]) if namespace["output"] else None
+    check_output(output)
+    with opened(run, workload, config, machine) as (model, data):
+        inputs, answers = _evaluate.predict(model, data, machine, namespace["inputs"])
+    if output is not None and output.suffix == ".png":
+        if not data.picture(inputs, answers, output):
+            raise ValueError(f"--output {output}: these inputs make no picture; use .csv or .json")
+    elif output is not None:
+        write(answers, output)
+    if namespace["json"]:
+        print(json.dumps(answers, indent=1))
+    else:
+        columns = [k for k, v in answers[0].items() if not isinstance(v, dict)]
+        rows = [[console.number(a[k]) if isinstance(a[k], float) else a[k] for k in columns] for a in answers]
+        console.table("", columns, rows)
+    if output is not None:
+        console.say(f"written: {output}")
+    return 0
+
+
+def check_output(output: Path | None) -> None:
+    """Refuse an output that cannot be written, before any work is done."""
+    if output is None:
+        return
+    if output.suffix not in (".csv", ".json", ".png"):
+        raise ValueError(f"--output {output}: the name ends in .csv, .json or .png")
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}")
+
+
+def write(answers: list[dict[str, Any]], output: Path) -> None:
+    """Answers as JSON, or as CSV with a column for each class's probability."""
+    if output.suffix == ".json":
+        output.write_text(json.dumps(answers, indent=1))
+        return
+    rows = [flatten(answer) for answer in answers]
+    with output.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

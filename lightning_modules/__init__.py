@@ -1,0 +1,1 @@
+"""What a network is: one architecture a file, with its loss and its step."""

@@ -1,0 +1,59 @@
+"""What tests share: the command line as a user has it, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without a cluster in it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return kept | {"PYTHONPATH": str(ROOT), **extra}
+
+
+class Raydeck:
+    """``raydeck`` in a folder of its own.
+
+    Args:
+        folder: Its working directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen:
+        """Start a command in its own session, so that a signal to it reaches nobody else."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "cluster", *map(str, arguments)], cwd=self.folder, env=environment(**environ),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: str, code: int = 0, timeout: float = 240, **environ: str) -> tuple[str, str]:
+        """Run a command to its end and check its exit code; returns stdout and stderr."""
+        process = self.start(*arguments, **environ)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        return out, err
+
+    def json(self, *arguments: str, **environ: str) -> dict:
+        return json.loads(self(*arguments, "--json", **environ)[0])
+
+
+@pytest.fixture(scope="session")
+def raydeck_in() -> type[Raydeck]:
+    """Makes a ``raydeck`` that works in a given folder."""
+    return Raydeck
+
+
+@pytest.fixture
+def raydeck(tmp_path: Path) -> Raydeck:
+    return Raydeck(tmp_path)

@@ -1,0 +1,84 @@
+"""Using a finished run: evaluate its best checkpoint, predict with it. Needs no cluster."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+
+from workloads._machine import Machine
+from workloads._spec import Config, Workload
+from workloads.data._base import DataModule, Inputs
+from workloads.data._batches import Batches
+
+
+def restore(
+    workload: Workload, config: Config, checkpoint: Path, machine: Machine
+) -> tuple[L.LightningModule, DataModule]:
+    """The module and the data module of a checkpoint; no data is read.
+
+    Args:
+        workload: The run's workload.
+        config: The run's config, with any overrides of ``data``.
+        checkpoint: Checkpoint file.
+        machine: What to run on.
+    """
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model = workload.model(**saved["hyper_parameters"])
+    model.load_state_dict(saved["state_dict"])
+    data = workload.build_data(config, machine)
+    data.load_state_dict(saved[type(data).__qualname__])
+    return model.eval(), data
+
+
+def evaluate(model: L.LightningModule, data: DataModule, machine: Machine, whole: bool) -> dict[str, float]:
+    """Test metrics.
+
+    Args:
+        model: A restored module.
+        data: Its data module.
+        machine: What to run on.
+        whole: Evaluate on all of the source, unless it brings a test split; for data the run was not cut from.
+
+    Raises:
+        ValueError: The data is at fault, or does not fit the model.
+    """
+    data.setup("whole" if whole else "test")
+    trainer = L.Trainer(
+        accelerator=machine.accelerator,
+        devices=1,
+        precision=machine.precision,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    return {key.removeprefix("test/"): value for key, value in metrics.items()}
+
+
+def predict(
+    model: L.LightningModule, data: DataModule, machine: Machine, paths: Sequence[str]
+) -> tuple[Inputs, list[dict[str, Any]]]:
+    """Answers for a person's inputs.
+
+    Returns:
+        The encoded inputs, and for each a mapping that starts with its ``input`` name.
+
+    Raises:
+        ValueError: An input is missing or broken.
+    """
+    inputs = data.encode(paths)
+    device = torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
+    model = model.to(device)
+    dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(machine.precision)
+    answers: list[dict[str, Any]] = []
+    with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
+        for k, batch in enumerate(Batches(inputs.examples, data.batch_size)):
+            batch = data.on_after_batch_transfer({name: c.to(device) for name, c in batch.items()}, 0)
+            outputs = {name: output.float().cpu() for name, output in model.predict_step(batch, k).items()}
+            answers += data.answers(outputs)
+    return inputs, [{"input": name, **answer} for name, answer in zip(inputs.names, answers, strict=True)]

@@ -1,0 +1,94 @@
+"""The one place that decides device, precision, threads and transfer."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+Accelerator = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What one process of a run may use, and how.
+
+    Args:
+        accelerator: Where the network runs.
+        precision: Lightning's name of the arithmetic.
+        num_threads: Threads of a CPU operation.
+        pin_memory: Stage batches in page-locked host memory and copy them without blocking.
+        gpu_memory: Bytes of free GPU memory; 0 without a GPU.
+    """
+
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    num_threads: int = 1
+    pin_memory: bool = False
+    gpu_memory: int = 0
+
+    def holds(self, num_bytes: int) -> bool:
+        """Whether a whole data set of that size should live on the GPU: at most a quarter of its free memory."""
+        return self.accelerator == "gpu" and num_bytes * 4 <= self.gpu_memory
+
+    def describe(self) -> str:
+        """One line for people."""
+        transfer = "pinned, non-blocking copies" if self.pin_memory else "no copies"
+        return f"{self.accelerator}, precision {self.precision}, {self.num_threads} threads, {transfer}"
+
+
+def decide(
+    accelerator: Accelerator,
+    precision: str,
+    *,
+    num_gpus: int,
+    native_bf16: bool,
+    num_cpus: int,
+    gpu_memory: int = 0,
+) -> Machine:
+    """Decide from what is asked and what is there.
+
+    Args:
+        accelerator: ``auto`` takes a GPU when there is one.
+        precision: ``trainer.precision``; ``auto`` is bf16-mixed where it is native, else 32 bit.
+        num_gpus: GPUs this process may use.
+        native_bf16: Whether the GPU computes in bfloat16 in hardware.
+        num_cpus: CPUs this process may use.
+        gpu_memory: Bytes free on the GPU.
+
+    Raises:
+        ValueError: A GPU is asked for and none is there, or 16-mixed without a GPU.
+    """
+    if accelerator == "gpu" and num_gpus == 0:
+        raise ValueError("--accelerator gpu: no GPU here; use --accelerator cpu or auto")
+    gpu = num_gpus > 0 and accelerator != "cpu"
+    if precision == "16-mixed" and not gpu:
+        raise ValueError("trainer.precision: 16-mixed needs a GPU; use 32 or bf16-mixed")
+    if precision == "auto":
+        precision = "bf16-mixed" if gpu and native_bf16 else "32"
+    return Machine(
+        accelerator="gpu" if gpu else "cpu",
+        precision="32-true" if precision == "32" else precision,
+        num_threads=max(1, num_cpus),
+        pin_memory=gpu,
+        gpu_memory=gpu_memory if gpu else 0,
+    )
+
+
+def available_cpus() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def inspect(accelerator: Accelerator, precision: str, num_cpus: int | None = None) -> Machine:
+    """Look at this machine and decide; ``num_cpus`` defaults to all that this process may use."""
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    looks = num_gpus > 0 and accelerator != "cpu"
+    return decide(
+        accelerator,
+        precision,
+        num_gpus=num_gpus,
+        native_bf16=looks and torch.cuda.is_bf16_supported(including_emulation=False),
+        num_cpus=num_cpus or available_cpus(),
+        gpu_memory=torch.cuda.mem_get_info()[0] if looks else 0,
+    )

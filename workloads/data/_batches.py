@@ -1,0 +1,182 @@
+"""The batch engine: who sees which example when, decided by (seed, epoch, batch, rank) and nothing else.
+
+Shapes: N examples of a split, K batches of an epoch, B examples of a batch.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Batch = dict[str, Tensor]
+"""Column name to a tensor whose first dimension is the example."""
+
+BUCKET_BATCHES = 50
+"""Examples are sorted by length within this many shuffled batches: long enough to pad little, short enough to mix."""
+
+
+class Examples(Protocol):
+    """A split: something that hands out many examples at once."""
+
+    num_bytes: int
+
+    def __len__(self) -> int: ...
+
+    def gather(self, index: Tensor) -> Batch:
+        """The examples at ``index`` (int64, on the CPU), in that order."""
+        ...
+
+
+class InMemory:
+    """Examples held as tensors.
+
+    Args:
+        columns: Name to tensor; all have the same first dimension.
+
+    Raises:
+        ValueError: The columns' lengths differ.
+    """
+
+    def __init__(self, columns: Batch) -> None:
+        if len({len(column) for column in columns.values()}) != 1:
+            raise ValueError(f"columns of different lengths: { {k: len(v) for k, v in columns.items()} }")
+        self.columns = columns
+        self.num_bytes = sum(column.nbytes for column in columns.values())
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def gather(self, index: Tensor) -> Batch:
+        return {
+            name: column.index_select(0, index.to(column.device, non_blocking=True))
+            for name, column in self.columns.items()
+        }
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)({name: column.to(device) for name, column in self.columns.items()})
+
+
+def plan_epoch(
+    num_examples: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    lengths: Tensor | None = None,
+) -> list[Tensor]:
+    """Cut an epoch into batches.
+
+    Every example is in exactly one batch. Batch sizes differ by at most one, so that there is no tiny last batch to
+    upset batch statistics, and never exceed ``batch_size``.
+
+    Args:
+        num_examples: N.
+        batch_size: Most examples of a batch, over all workers.
+        seed: Decides the order, together with ``epoch``.
+        epoch: Passes over the data before this one.
+        shuffle: Whether to mix the examples.
+        lengths: Length of each example, shape (N,); like lengths then share a batch.
+
+    Returns:
+        K index tensors.
+    """
+    num_batches = -(-num_examples // batch_size)
+    generator = torch.Generator().manual_seed(mixed(seed, epoch))
+    order = torch.randperm(num_examples, generator=generator) if shuffle else torch.arange(num_examples)
+    if lengths is not None:
+        window = BUCKET_BATCHES * batch_size if shuffle else num_examples
+        order = torch.cat([part[lengths[part].argsort(stable=True)] for part in order.split(window)])
+    batches = list(order.tensor_split(num_batches))
+    if lengths is not None and shuffle:
+        batches = [batches[k] for k in torch.randperm(num_batches, generator=generator)]
+    return batches
+
+
+def mixed(*parts: int) -> int:
+    """One well-mixed 63-bit seed from several small numbers."""
+    return int(np.random.SeedSequence([p & 0xFFFFFFFF for p in parts]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Batches:
+    """An epoch's batches of one rank, whole batches at a time, with a place that can be saved and returned to.
+
+    ``batch_size`` is global: batch k of epoch e holds the same examples at every world size, and rank r takes every
+    ``world_size``-th of them. A shuffled loader also seeds PyTorch's generators before each batch from (seed, epoch,
+    batch, rank), so that augmentation and dropout after a resume are those of an uninterrupted run, on every rank.
+
+    Args:
+        examples: The split.
+        batch_size: Most examples of a batch, over all ranks.
+        seed: The run's seed.
+        shuffle: Mix the examples anew in every epoch.
+        rank: This worker.
+        world_size: All workers.
+        lengths: Length of each example, shape (N,), to put like lengths into a batch.
+        pin_memory: Hand out tensors in page-locked memory.
+        assemble: Makes the batch that the model sees from gathered columns, e.g. by padding.
+
+    Raises:
+        ValueError: The split is empty, or too small for every rank to get an example of each batch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        lengths: Tensor | None = None,
+        pin_memory: bool = False,
+        assemble: Callable[[Batch], Any] | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"data.batch_size: expected at least 1, got {batch_size}")
+        num_batches = -(-len(examples) // batch_size)
+        if len(examples) == 0:
+            raise ValueError("an empty split has no batches")
+        if len(examples) // num_batches < world_size:
+            raise ValueError(
+                f"{len(examples)} examples in batches of {batch_size} leave some of {world_size} workers without any; "
+                "use fewer workers or a larger data.batch_size"
+            )
+        self.examples, self.batch_size, self.num_batches = examples, batch_size, num_batches
+        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
+        self.lengths, self.pin_memory, self.assemble = lengths, pin_memory, assemble
+        self.epoch, self.next_batch, self.resumes = -1, 0, False
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        # Lightning stops at len() without exhausting an iterator, so the epoch is counted when one begins.
+        if self.resumes:
+            self.resumes = False
+        else:
+            self.epoch, self.next_batch = self.epoch + 1, 0
+        epoch = self.epoch if self.shuffle else 0
+        plan = plan_epoch(
+            len(self.examples), self.batch_size, seed=self.seed, epoch=epoch, shuffle=self.shuffle, lengths=self.lengths
+        )
+        for k in range(self.next_batch, len(plan)):
+            batch = self.examples.gather(plan[k][self.rank :: self.world_size])
+            if self.pin_memory:
+                batch = {name: c if c.is_cuda else c.pin_memory() for name, c in batch.items()}
+            if self.shuffle:
+                torch.manual_seed(mixed(self.seed, epoch, k, self.rank))
+            self.next_batch = k + 1
+            yield self.assemble(batch) if self.assemble else batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this loader is: the epoch, and the batch it would hand out next."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from ``state``: the next iteration hands out the rest of that epoch, or the following one."""
+        self.epoch, self.next_batch = state["epoch"], state["next_batch"]
+        self.resumes = 0 < self.next_batch < self.num_batches

