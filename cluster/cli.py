@@ -62,7 +62,9 @@ def dispatch(arguments: list[str]) -> int:
         import difflib
 
         near = difflib.get_close_matches(verb, VERBS, n=1)
-        raise ValueError(f"no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}"))
+        raise ValueError(
+            f"no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}")
+        )
     if verb == "list":
         return list_workloads(rest)
     if not rest or rest[0] in ("-h", "--help"):
@@ -131,8 +133,8 @@ def train(arguments: list[str]) -> int:
     job, as_json = parse_train("train", arguments)
     if job is None:
         return 0
-    from cluster.runs import Run
     from cluster.folder import Folder
+    from cluster.runs import Run
 
     run = Run(Folder(job.directory))
     run.check(job.workload, job.config)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -50,6 +50,12 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def epoch(row: Mapping[str, float]) -> str:
+    """A line of a run's history."""
+    told = [f"{key} {number(value)}" for key, value in row.items() if "/" in key and key != "train/lr"]
+    return f"epoch {row['epoch']:.0f}  {'  '.join(told)}  {duration(row['seconds'])}"
 
 
 class Progress:

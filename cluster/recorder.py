@@ -113,11 +113,7 @@ class Recorder(L.Callback):
         self._save(trainer, trainer.current_epoch + 1, score)
         if trainer.is_global_zero:
             self.folder.write("metrics.csv", as_csv(self.history).encode())
-        told = [f"{key} {console.number(value)}" for key, value in row.items() if "/" in key and key != "train/lr"]
-        self.progress.epoch(
-            f"epoch {row['epoch']}/{trainer.max_epochs}  {'  '.join(told)}  "
-            f"{self.rate():,.0f} examples/s  {console.duration(row['seconds'])}"
-        )
+        self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s")
         self.session.report(row, self.best())
         self._stop_if(self._agree(trainer)[1])
 

@@ -1,5 +1,6 @@
 """Run directories: what a run writes down, who may write to it, and how it is found again."""
 
+import csv
 import hashlib
 import json
 import os
@@ -120,6 +121,14 @@ class Run:
         self.folder.write("result.json", json.dumps(result, indent=1).encode())
         return result
 
+    def history(self) -> list[dict[str, float]]:
+        """The epochs in ``metrics.csv``; an unmeasured metric is left out."""
+        try:
+            lines = self.folder.read("metrics.csv").decode().splitlines()
+        except FileNotFoundError:
+            return []
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
+
     def checkpoints(self, mode: Literal["min", "max"], keep: int = 1) -> Checkpoints:
         return Checkpoints(self.folder / "checkpoints", mode, keep)
 
@@ -156,7 +165,9 @@ def _local_lock(folder: Folder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            raise ValueError(f"run {folder} is running already ({file.read().strip()}); wait for it or stop it") from None
+            raise ValueError(
+                f"run {folder} is running already ({file.read().strip()}); wait for it or stop it"
+            ) from None
         file.truncate(0)
         file.write(_owner())
         file.flush()

@@ -100,7 +100,9 @@ def as_text(workload: Workload, config: Config, description: dict[str, Any]) -> 
     lines += ["#", "# layer" + " " * (name_width - 3) + "output              parameters"]
     for row in rows:
         shape = "x".join(map(str, row["output"])) if row["output"] else "-"
-        lines.append(f"# {row['name']} {row['kind']}".ljust(name_width + 4) + f"{shape:<18}{row['num_parameters']:>12,}")
+        lines.append(
+            f"# {row['name']} {row['kind']}".ljust(name_width + 4) + f"{shape:<18}{row['num_parameters']:>12,}"
+        )
     lines += [
         "#",
         f"# {description['num_parameters']:,} parameters: {in_bytes(description['weights_bytes'])} of weights, "

@@ -59,6 +59,14 @@ class TrialSession(Session):
 
         tune.report(metrics | {"best": best})
 
+    def repeat(self, history: list[dict[str, float]], monitor: str, mode: str) -> None:
+        """Report once more what a trial had reported before the sweep was killed: Tune's own record may be older."""
+        best = None
+        for row in history:
+            if monitor in row:
+                best = row[monitor] if best is None else (min if mode == "min" else max)(best, row[monitor])
+            self.report(row | {"epoch": int(row["epoch"])}, best)
+
 
 def command(arguments: list[str]) -> int:
     """``tune NAME [flags]``."""
@@ -124,7 +132,9 @@ def space(workload: Workload) -> dict[str, Any]:
     try:
         domains = importlib.import_module(f"tune_spaces.{workload.name}").SPACE
     except ModuleNotFoundError:
-        raise ValueError(f"workload {workload.name!r} has no space: tune_spaces/{workload.name}.py is missing") from None
+        raise ValueError(
+            f"workload {workload.name!r} has no space: tune_spaces/{workload.name}.py is missing"
+        ) from None
     workload.check_keys(domains)
     return domains
 
@@ -178,8 +188,10 @@ def _trial(params: dict[str, Any], sweep: Sweep) -> None:
     workload = workloads.load(job.workload)
     config = workload.config(job.config, params)
     directory = f"{job.directory}/trials/{tune.get_context().get_trial_id()}"
-    with Run(Folder(directory)).lock():
-        fit(replace(job, config=config, directory=directory), TrialSession())
+    run, session = Run(Folder(directory)), TrialSession()
+    with run.lock():
+        session.repeat(run.history(), workload.monitor, workload.mode)
+        fit(replace(job, config=config, directory=directory), session)
 
 
 def tune(sweep: Sweep) -> dict[str, Any]:
@@ -195,6 +207,7 @@ def tune(sweep: Sweep) -> dict[str, Any]:
     run = Run(Folder(sweep.job.directory))
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # our trials write their own metrics
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # and the board is our own
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")  # what a killed sweep may forget
     with run.lock():
         with connected(sweep.job.placement) as resources:
             placement, gpus = place(sweep.job.placement, resources)
@@ -235,6 +248,7 @@ def _run_tuner(sweep: Sweep, run: Run, gpus: float, concurrent: int) -> tuple[in
     board = Board(workload.monitor, workload.mode, total)
     path = f"{run.folder}/tune"
     if tune.Tuner.can_restore(path):
+        refuse_foreign(run)
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, param_space=domains)
         tuner._local_tuner._run_config.callbacks = [board]
     else:
@@ -268,6 +282,16 @@ def _run_tuner(sweep: Sweep, run: Run, gpus: float, concurrent: int) -> tuple[in
         board.close()
     unfinished = any(not trial.is_finished() for trial in trials)
     return (asked[0] if asked else signal.SIGINT) if unfinished else 0, trials
+
+
+def refuse_foreign(run: Run) -> None:
+    """Refuse to restore another user's sweep: Ray Tune unpickles its state, which can run any code.
+
+    Raises:
+        ValueError: The sweep's folder belongs to another user.
+    """
+    if run.folder.is_local and (run.folder.local / "tune").stat().st_uid != os.getuid():
+        raise ValueError(f"sweep {run.folder} belongs to another user; give another --name or --storage")
 
 
 def _grid_trial(params: dict[str, Any], sweep: Sweep) -> None:

@@ -265,17 +265,17 @@ def cause(error: BaseException) -> str:
 def _following(run: Run) -> Iterator[None]:
     """Print the epochs that the workers write down, while inside."""
     done = threading.Event()
-    shown = len(_epochs(run))
+    shown = len(run.history())
 
     def follow() -> None:
         nonlocal shown
         finished = False
         while not finished:
             finished = done.wait(1.0)
-            lines = _epochs(run)
-            for line in lines[shown:]:
-                console.say(line)
-            shown = max(shown, len(lines))
+            history = run.history()
+            for row in history[shown:]:
+                console.say(console.epoch(row))
+            shown = max(shown, len(history))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -284,16 +284,3 @@ def _following(run: Run) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _epochs(run: Run) -> list[str]:
-    import csv
-
-    try:
-        text = run.folder.read("metrics.csv").decode()
-    except FileNotFoundError:
-        return []
-    return [
-        "  ".join(f"{key} {value}" for key, value in row.items() if value and key != "train/lr")
-        for row in csv.DictReader(text.splitlines())
-    ]

@@ -84,7 +84,11 @@ def predict(arguments: list[str]) -> int:
     """``predict RUN INPUT... [--output PATH]``."""
     inputs_and_output = {
         "inputs": {"nargs": "*", "type": str, "help": "Files to answer for."},
-        "--output": {"type": str, "default": None, "help": "Write answers to this .csv or .json, or a picture to .png."},
+        "--output": {
+            "type": str,
+            "default": None,
+            "help": "Write answers to this .csv or .json, or a picture to .png.",
+        },
     }
     found = prepare("predict", arguments, "RUN INPUT...", inputs_and_output)
     if found is None:

@@ -124,9 +124,7 @@ def build_trainer(
     )
 
 
-def summary(
-    trainer: L.Trainer, model: L.LightningModule, recorder: Recorder, workload: Workload
-) -> dict[str, Any]:
+def summary(trainer: L.Trainer, model: L.LightningModule, recorder: Recorder, workload: Workload) -> dict[str, Any]:
     """What training itself has to say for ``result.json``."""
     best = recorder.best()
     return {
@@ -140,9 +138,7 @@ def summary(
     }
 
 
-def examine(
-    trainer: L.Trainer, model: L.LightningModule, run: Run, workload: Workload, job: Job
-) -> dict[str, Any]:
+def examine(trainer: L.Trainer, model: L.LightningModule, run: Run, workload: Workload, job: Job) -> dict[str, Any]:
     """Test metrics of the best checkpoint, and the baselines on the same split."""
     data = trainer.datamodule
     with run.checkpoints(workload.mode).best() as found:
@@ -168,5 +164,3 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     # `log_every_n_steps` concerns Lightning's loggers, of which there are none.
     warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
-
-

@@ -27,7 +27,8 @@ class CNN(L.LightningModule):
 
     A block is ``convs_per_block`` times convolution, normalisation, activation. Pooling follows the last convolution
     of every ``pool_every``-th block, for as long as the picture is at least ``pool_size`` wide and high; deeper blocks
-    keep its size. It stands before the normalisation, which then has a quarter of the work.
+    keep its size. A window over the edge takes the pixels it has. Pooling stands before the normalisation, which then
+    has a quarter of the work.
 
     Args:
         input_shape: Channels, rows and columns of one picture; decided by the data.
@@ -131,8 +132,8 @@ class CNN(L.LightningModule):
                 sides = [side + 2 * around - key.kernel_size + 1 for side in sides]
                 pools = conv == key.convs_per_block and number % key.pool_every == 0
                 if pools and key.pool_size > 1 and min(sides) >= key.pool_size:
-                    block.append(pool(key.pool_size))
-                    sides = [side // key.pool_size for side in sides]
+                    block.append(pool(key.pool_size, ceil_mode=True))  # else an odd side loses its last pixels
+                    sides = [-(-side // key.pool_size) for side in sides]
                 block.extend([*normalise(key.normalisation, out_channels), activate(key.activation)])
                 in_channels = out_channels
             blocks.append(block)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,27 @@ def raydeck_in() -> type[Raydeck]:
 @pytest.fixture
 def raydeck(tmp_path: Path) -> Raydeck:
     return Raydeck(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def sample_inputs() -> Callable[[str, Path], list[str]]:
+    """Two or more real inputs of a data module's kind, as files."""
+
+    def make(kind: str, folder: Path) -> list[str]:
+        if kind == "Images":
+            from PIL import Image
+            from sklearn.datasets import load_digits
+
+            digits = load_digits().images[:3]
+            paths = [folder / f"digit-{k}.png" for k in range(3)]
+            for digit, path in zip(digits, paths, strict=True):
+                Image.fromarray((digit * 15).astype("uint8")).resize((28, 28)).save(path)
+            return [str(path) for path in paths]
+        assert kind == "Tables", f"no sample inputs of {kind}: add them here"
+        from sklearn.datasets import load_iris
+
+        table = load_iris(as_frame=True).data.iloc[[0, 75, 149]]
+        table.to_csv(folder / "flowers.csv", index=False)
+        return [str(folder / "flowers.csv")]
+
+    return make

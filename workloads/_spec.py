@@ -71,7 +71,7 @@ class Workload:
 
     def keys(self) -> dict[str, Any]:
         """Dotted key to declared type, of every key that may be set."""
-        return {a.dest: getattr(a, "_typehint", None) or a.type for a in self.parser()._actions if is_key(a.dest)}
+        return keys_of(self.parser())
 
     def config(self, *layers: Overrides) -> Config:
         """Signature defaults, then the workload's, then each layer (dotted or nested) in turn.
@@ -81,16 +81,25 @@ class Workload:
         """
         parser = self.parser()
         namespace = parser.get_defaults()
-        known = self.keys()
+        known = keys_of(parser)
         for layer in layers:
             flat = flatten(layer, known)
             self.check_keys(flat, known)
-            for key, value in flat.items():
-                try:
-                    namespace = parser.parse_object({key: value}, namespace=namespace)
-                except ArgumentError:
-                    raise ValueError(wrong_value(key, value, known[key])) from None
+            try:
+                namespace = parser.parse_object(flat, namespace=namespace)
+            except ArgumentError as error:
+                raise ValueError(self._wrong(flat, known) or " ".join(str(error).split())) from None
         return to_config(namespace)
+
+    def _wrong(self, flat: Overrides, known: Mapping[str, Any]) -> str | None:
+        """One line on the first key whose value the parser refuses."""
+        parser = self.parser()
+        for key, value in flat.items():
+            try:
+                parser.parse_object({key: value})
+            except ArgumentError:
+                return wrong_value(key, value, known[key])
+        return None
 
     def check_keys(self, keys: typing.Iterable[str], known: Mapping[str, Any] | None = None) -> None:
         """Raise ValueError for the first key that may not be set, naming the nearest one that may."""
@@ -164,6 +173,11 @@ def _arguments(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has no tuples: give those arguments that declare one their own type back."""
     hints = typing.get_type_hints(owner.__init__)
     return {k: tuple(v) if isinstance(v, list) and "tuple" in str(hints.get(k)) else v for k, v in values.items()}
+
+
+def keys_of(parser: ArgumentParser) -> dict[str, Any]:
+    """Dotted key to declared type, of a parser's config keys."""
+    return {a.dest: getattr(a, "_typehint", None) or a.type for a in parser._actions if is_key(a.dest)}
 
 
 def is_key(dest: str) -> bool:

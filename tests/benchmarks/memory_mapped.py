@@ -1,13 +1,14 @@
 """Memory and speed of image sets read from disk: python tests/benchmarks/memory_mapped.py
 
-Writes 4,000 and 40,000 crops of 64x64x3 of real photographs to a temporary folder as JPEG (about 130 MB), then in a
-fresh process each: reads the set in memory and memory-mapped, first when the Arrow file has to be made, then when it is
-there, and goes through its training split. Prints peaks of anonymous memory (what the process itself has allocated) and
-of resident memory (with the pages of mapped files, which the system may take back at any time), and examples/s of the
-batch engine alone and with the training steps of a small CNN.
+Writes 4,000 and 40,000 crops of 64x64x3 of real photographs to a temporary folder as JPEG (about 130 MB). Then, in a
+fresh process each, reads the set in memory and memory-mapped, first when the Arrow file has to be made and then when it
+is there, goes through its training split and trains a little. Prints peaks of anonymous memory (what the process itself
+has allocated) and of resident memory (with the pages of mapped files, which the system may take back at any time), and
+examples/s of the batch engine alone and with the training steps of a small CNN, in memory and mapped by turns.
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,8 @@ import numpy as np
 SIZES = (4_000, 40_000)
 MODES = ("in memory", "mapped, making", "mapped")
 BATCH = 64
-NUM_STEPS = 40
+NUM_STEPS = 20
+NUM_TURNS = 5
 
 
 def write_photos(folder: Path, num_images: int) -> None:
@@ -57,24 +59,25 @@ class Peaks(threading.Thread):
             time.sleep(0.005)
 
 
-def measure(source: str, cache: str, mapped: bool) -> dict[str, float]:
-    """Set up, five epochs of the engine alone, and some training steps, in this process."""
-    import torch
-
+def set_up(source: str, cache: str, mapped: bool):
+    """The data module, ready."""
     from workloads.data.images import Images
 
-    peaks = Peaks()
-    peaks.start()
     data = Images(source, BATCH, cache_dir=cache, memory_limit=1e-9 if mapped else 8.0)
-    started = time.perf_counter()
     data.setup()
-    seconds = time.perf_counter() - started
-    loader = data.train_dataloader()
-    engine = []
-    for _ in range(5):
-        started = time.perf_counter()
-        num_seen = sum(len(batch["target"]) for batch in loader)
-        engine.append(num_seen / (time.perf_counter() - started))
+    return data
+
+
+def go_through(data) -> float:
+    """Examples/s of an epoch of the batch engine alone."""
+    loader, started = data.train_dataloader(), time.perf_counter()
+    return sum(len(batch["target"]) for batch in loader) / (time.perf_counter() - started)
+
+
+def train(data) -> float:
+    """Examples/s of some training steps."""
+    import torch
+
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 32, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(4),
         torch.nn.Conv2d(32, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(4),
@@ -82,50 +85,73 @@ def measure(source: str, cache: str, mapped: bool) -> dict[str, float]:
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters())
     num_seen, started = 0, time.perf_counter()
-    for _, batch in zip(range(NUM_STEPS), loader, strict=False):
+    for _, batch in zip(range(NUM_STEPS), data.train_dataloader(), strict=False):
         batch = data.on_after_batch_transfer(batch, 0)
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(batch["inputs"]), batch["target"]).backward()
         optimizer.step()
         num_seen += len(batch["target"])
-    return {
-        "anonymous": peaks.anonymous,
-        "resident": peaks.resident,
-        "setup": seconds,
-        "engine": sorted(engine)[2],
-        "training": num_seen / (time.perf_counter() - started),
-    }
+    return num_seen / (time.perf_counter() - started)
+
+
+def memory(source: str, cache: str, mode: str) -> dict[str, float]:
+    """Peaks of this process over set-up, an epoch and some training steps."""
+    peaks = Peaks()
+    peaks.start()
+    started = time.perf_counter()
+    data = set_up(source, cache, mode != MODES[0])
+    seconds = time.perf_counter() - started
+    go_through(data)
+    train(data)
+    return {"seconds": seconds, "anonymous": peaks.anonymous, "resident": peaks.resident}
+
+
+def speed(source: str, cache: str) -> dict[str, float]:
+    """Examples/s, taken by turns, so that what else the machine does falls on both."""
+    sets = {mode: set_up(source, cache, mode != MODES[0]) for mode in (MODES[0], MODES[-1])}
+    found = {f"{kind.__name__} {mode}": [] for kind in (go_through, train) for mode in sets}
+    for _ in range(NUM_TURNS):
+        for mode, data in sets.items():
+            found[f"go_through {mode}"].append(go_through(data))
+            found[f"train {mode}"].append(train(data))
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def in_fresh_process(*arguments: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    found = {}
     with tempfile.TemporaryDirectory() as folder:
+        peaks = {}
         for size in SIZES:
-            source = Path(folder, f"{size}")
-            write_photos(source, size)
+            source = str(Path(folder, str(size)))
+            write_photos(Path(source), size)
             for mode in MODES:
-                command = [sys.executable, __file__, str(source), folder + "/cache", json.dumps(mode != MODES[0])]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                known = found[size, mode] = json.loads(done.stdout.splitlines()[-1])
+                known = peaks[size, mode] = in_fresh_process("memory", source, folder + "/cache", mode)
                 print(
-                    f"{size:6,} images, {mode:14}: set-up {known['setup']:5.2f} s; peak MiB, anonymous "
-                    f"{known['anonymous']:4.0f}, resident {known['resident']:4.0f}; examples/s, engine "
-                    f"{known['engine']:7,.0f}, training {known['training']:5,.0f}",
+                    f"{size:6,} images, {mode:14}: set-up {known['seconds']:5.2f} s, peak MiB anonymous "
+                    f"{known['anonymous']:5.0f}, resident {known['resident']:5.0f}",
+                    flush=True,
+                )
+            rates = in_fresh_process("speed", source, folder + "/cache")
+            for name, kind in (("go_through", "engine alone"), ("train", "training steps")):
+                mapped, held = rates[f"{name} {MODES[-1]}"], rates[f"{name} {MODES[0]}"]
+                print(
+                    f"{size:6,} images, {kind:14}: examples/s mapped {mapped:,.0f}, in memory {held:,.0f}: "
+                    f"{mapped / held:.2f}x",
                     flush=True,
                 )
     small, large = SIZES
     for mode in MODES:
         for kind in ("anonymous", "resident"):
-            ratio = found[large, mode][kind] / found[small, mode][kind]
+            ratio = peaks[large, mode][kind] / peaks[small, mode][kind]
             print(f"peak {kind} memory, {large:,} images against {small:,}, {mode}: {ratio:.2f}x")
-    for kind in ("engine", "training"):
-        for size in SIZES:
-            ratio = found[size, MODES[-1]][kind] / found[size, MODES[0]][kind]
-            print(f"examples/s, {kind}, {size:,} images, mapped against in memory: {ratio:.2f}x")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))))
-    else:
+    if len(sys.argv) == 1:
         main()
+    else:
+        print(json.dumps({"memory": memory, "speed": speed}[sys.argv[1]](*sys.argv[2:])))

@@ -41,6 +41,13 @@ def test_pooling_by_hand(pooling, pooled):
     assert module.blocks(torch.arange(16.0).view(1, 1, 4, 4)).view(2, 2).tolist() == pooled
 
 
+def test_a_window_over_the_edge_takes_the_pixels_it_has():
+    keys = {"channels": (1,), "kernel_size": 1, "convs_per_block": 1, "normalisation": "none", "pooling": "average"}
+    module = CNN((1, 3, 3), "binary", 1, **keys)
+    torch.nn.init.ones_(module.blocks[0][0].weight)
+    assert module.blocks(torch.arange(9.0).view(1, 1, 3, 3)).view(2, 2).tolist() == [[2.0, 3.5], [6.5, 8.0]]
+
+
 @pytest.mark.parametrize("side", [28, 224])
 def test_the_decks_eight_blocks(side):
     keys = {"channels": DECK, "convs_per_block": 1, "normalisation": "none", "bias": True}
@@ -56,7 +63,7 @@ def test_the_decks_eight_blocks(side):
 def test_pooling_stops_when_the_picture_is_smaller_than_the_window():
     blocks = on_meta((1, 28, 28), "multiclass", 10, channels=(2,) * 6, convs_per_block=1).blocks
     sides = [blocks[:k](torch.empty(2, 1, 28, 28, device="meta")).shape[-1] for k in range(1, 7)]
-    assert sides == [14, 7, 3, 1, 1, 1]
+    assert sides == [14, 7, 4, 2, 1, 1]
 
 
 def test_pooling_every_second_block():

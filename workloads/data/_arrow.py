@@ -23,9 +23,6 @@ from workloads.data._batches import Batch
 Columns = dict[str, np.ndarray]
 """Column name to an array whose first dimension is the row."""
 
-MAPPED_BYTES = 16 << 20
-"""Bytes read between two hints that the pages read so far may leave this process; they stay in the system's cache."""
-
 
 class Table:
     """An Arrow IPC file of fixed-shape columns, memory-mapped: what is not read is not in memory.
@@ -41,14 +38,15 @@ class Table:
         parts = [reader.get_batch(k) for k in range(reader.num_record_batches)]
         self._first = np.cumsum([0, *(part.num_rows for part in parts)])
         self._views = {field.name: [_view(part.column(field.name), field) for part in parts] for field in reader.schema}
-        self._bytes_read = 0
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def column(self, name: str) -> np.ndarray:
         """A copy of a whole column."""
-        return np.concatenate(self._views[name])
+        whole = np.concatenate(self._views[name])
+        self._let_go()
+        return whole
 
     def row_bytes(self, name: str) -> int:
         """Bytes of one row of a column."""
@@ -62,16 +60,15 @@ class Table:
         for k in np.unique(part_B):
             here = np.flatnonzero(part_B == k)
             taken[here] = views[k][rows_B[here] - self._first[k]]
-        self._let_go(taken.nbytes)
+        self._let_go()
         return taken
 
-    def _let_go(self, num_bytes: int) -> None:
-        # Pages of a mapped file count as this process's memory until somebody else needs the room: a limit on memory,
-        # as containers have, would be reached by pages that nobody uses any more.
-        self._bytes_read += num_bytes
-        if self._bytes_read >= MAPPED_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+    def _let_go(self) -> None:
+        # Pages of a mapped file count as this process's memory until somebody else needs the room, and one fault may
+        # map megabytes: a limit on memory, as containers have, would be reached by pages that nobody uses any more.
+        # They stay in the system's cache, from where mapping them anew is cheap.
+        if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
-            self._bytes_read = 0
 
 
 def _view(column: pa.FixedSizeBinaryArray, field: pa.Field) -> np.ndarray:

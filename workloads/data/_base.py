@@ -99,10 +99,12 @@ class DataModule(L.LightningDataModule, ABC):
         if isinstance(examples, InMemory) and self.machine.holds(examples.num_bytes):
             examples = self.splits[split] = examples.to(torch.device("cuda", torch.cuda.current_device()))
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        # Twice the workers, so that each rank has an example of every batch of an evaluation, whatever the set's size.
+        batch_size = self.batch_size if shuffle else max(self.batch_size, 2 * world_size)
         try:
             return Batches(
                 examples,
-                self.batch_size,
+                batch_size,
                 seed=self.seed,
                 shuffle=shuffle,
                 rank=rank,

@@ -67,17 +67,17 @@ def parse(values: "pa.ChunkedArray", name: str, numeric: bool | None = None) -> 
         raise ValueError(f"column {name!r} holds {kind}, which is neither numbers nor text; use --data.ignore {name}")
     elif numeric is False:
         values = values.cast(pa.float64()).cast(pa.string())
-    if numeric is False or types.is_boolean(kind):
+    if numeric is False or (numeric is None and types.is_boolean(kind)):
         return _categories(_trimmed(values), name)
     try:
         values = values.cast(pa.float64())
         number_N, missing_N = values.to_numpy(), values.is_null().to_numpy()
     except pa.ArrowInvalid:
-        values = _trimmed(values)
-        missing_N = values.is_null().to_numpy()
-        number_N = pd.to_numeric(pd.Series(values.to_pylist(), dtype=object), errors="coerce").to_numpy(np.float64)
+        as_text = _categories(_trimmed(values), name)
+        missing_N, words = as_text.missing_N, pd.Series([*as_text.vocabulary, None], dtype=object)
+        number_N = pd.to_numeric(words, errors="coerce").to_numpy(np.float64)[as_text.value_N]
         if numeric is None and 2 * np.isfinite(number_N).sum() < (~missing_N).sum():
-            return _categories(values, name)
+            return as_text
     return Cells(name, number_N, missing_N, ~missing_N & ~np.isfinite(number_N))
 
 

@@ -114,22 +114,22 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
     """
     if not root.is_dir():
         raise ValueError(f"data.source: {root} is a file; expected a folder of images")
-    files = sorted(path for path in root.rglob("*") if not _is_hidden(path.relative_to(root)))
-    tables = [path for path in files if path.name in METADATA]
+    top = os.path.normpath(root)
+    tables = files_under(top, lambda name: name in METADATA)
     if tables:
         paths, labels, kind, where = _described(tables, label_column, kind, rejects)
-        split = _own_splits([Path(path).relative_to(root).parts for path in paths])
+        split = _own_splits([os.path.relpath(path, top) for path in paths])
     else:
-        endings = extensions()
-        files = [path for path in files if path.suffix.lower() in endings and path.is_file()]
-        split = _own_splits([path.relative_to(root).parts for path in files])
-        for path, name in zip(files, split, strict=True):
-            if path.parent == (root / name if name else root):
+        paths = pictures_under(top)
+        folders = [os.path.dirname(path) for path in paths]
+        split = _own_splits([path[len(top) + 1 :] for path in paths])
+        for path, parent, name in zip(paths, folders, split, strict=True):
+            if parent == (os.path.join(top, name) if name else top):
                 raise ValueError(
                     f"data.source: {path} is in no class's folder; put each class into a folder of its own, or write "
                     "metadata.csv with the columns file_name and label"
                 )
-        paths, labels = [str(path) for path in files], np.array([path.parent.name for path in files], dtype=object)
+        labels = np.array([os.path.basename(parent) for parent in folders], dtype=object)
         where = [(path, None) for path in paths]
     if not paths:
         raise ValueError(f"data.source: there is no image in {root}")
@@ -140,46 +140,58 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
         split=split,
         picture=lambda i: (paths[i], None),
         label=lambda i: where[i],
-        identity=lambda some: (_file_identity(Path(paths[i])) for i in some),
+        identity=lambda some: (_file_identity(paths[i]) for i in some),
     )
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith((".", "__")) for part in path.parts)
+def files_under(top: str, wanted: Callable[[str], bool]) -> list[str]:
+    """Files of a folder and its subfolders whose name is wanted, sorted; hidden ones are passed over."""
+    found = []
+    for parent, folders, names in os.walk(top, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        found += [os.path.join(parent, name) for name in names if wanted(name) and not name.startswith((".", "__"))]
+    return sorted(found)
+
+
+def pictures_under(top: str) -> list[str]:
+    """Pictures of a folder and its subfolders, by the ending of their name, sorted."""
+    endings = extensions()
+    return files_under(top, lambda name: os.path.splitext(name)[1].lower() in endings)
 
 
 def _described(
-    tables: list[Path], label_column: str, kind: Kind, rejects: Rejects
+    tables: list[str], label_column: str, kind: Kind, rejects: Rejects
 ) -> tuple[list[str], np.ndarray, Kind, list[tuple[str, int | None]]]:
     """Paths and labels of the pictures that tables name, what the labels are, and file and row of each."""
-    rows = Rows.join([read_file(str(path), rejects) for path in tables])
+    rows = Rows.join([read_file(path, rejects) for path in tables])
     names = rows.table.column_names
     for column, key in (("file_name", ""), (label_column, "data.label_column: ")):
         if column not in names:
             raise ValueError(f"{key}no column {column!r} in {tables[0]}; there are: {', '.join(names)}")
     paths = []
     for i, name in enumerate(rows.table["file_name"].to_pylist()):
-        path = os.path.normpath(Path(rows.where(i)[0]).parent / (name or ""))
+        path = os.path.normpath(os.path.join(os.path.dirname(rows.where(i)[0]), name or ""))
         paths.append(path)
         if not os.path.isfile(path):
             rejects.reject(*rows.where(i), f"no such file: {path}" if name else "the file name is missing")
     labels, kind = target_values(rows.table[label_column], label_column, kind)
-    good = [i for i, path in enumerate(paths) if os.path.isfile(path)]
+    good = np.flatnonzero([os.path.isfile(path) for path in paths])
     return [paths[i] for i in good], labels[good], kind, [rows.where(i) for i in good]
 
 
-def _own_splits(parts: list[tuple[str, ...]]) -> np.ndarray:
-    tops = [part[0] if len(part) > 1 else "" for part in parts]
+def _own_splits(paths: list[str]) -> np.ndarray:
+    """The split of each path, relative to the source."""
+    tops = [path.partition(os.sep)[0] if os.sep in path else "" for path in paths]
     # A class may be called "train" too: these are splits only where there is nothing else beside them.
     return np.array(tops if set(tops) <= set(SPLITS) else [""] * len(tops))
 
 
-def _file_identity(path: Path) -> str:
+def _file_identity(path: str) -> str:
     try:
-        known = path.stat()
+        known = os.stat(path)
     except OSError:
-        return f"{path} missing"
-    return f"{path} {known.st_size} {known.st_mtime_ns}"
+        return f"{os.path.abspath(path)} missing"
+    return f"{os.path.abspath(path)} {known.st_size} {known.st_mtime_ns}"
 
 
 def hub(name: str, revision: str | None, label_column: str, kind: Kind) -> Listing:
@@ -220,7 +232,7 @@ def of_dataset(loaded: "DatasetDict", where: str, label_column: str, kind: Kind)
     rows = rows.select_columns(pictures[:1]).cast_column(pictures[0], datasets.Image(decode=False))
     split = np.repeat(names, [len(loaded[name]) for name in names])
     number = np.concatenate([np.arange(1, len(loaded[name]) + 1) for name in names])
-    files = [_file_identity(Path(file["filename"])) for file in rows.cache_files]
+    files = [_file_identity(file["filename"]) for file in rows.cache_files]
     return Listing(
         fetch=lambda some: [row["bytes"] or row["path"] for row in rows[some.tolist()][pictures[0]]],
         labels=labels,

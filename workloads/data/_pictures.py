@@ -83,6 +83,8 @@ def decode(encoded: Encoded, form: Form) -> np.ndarray:
     """
     from PIL import ImageOps
 
+    if isinstance(encoded, np.ndarray) and (1, *encoded.shape) == (form.channels, form.side, form.side):
+        return encoded[None]
     with _open(encoded) as image:
         image.draft(None, (2 * form.side, 2 * form.side))  # a JPEG far too large is decoded at a fraction of its size
         image.load()
@@ -200,12 +202,12 @@ def thumbnails(inputs_NCSS: np.ndarray) -> np.ndarray:
     return F.adaptive_avg_pool2d(grey, THUMBNAIL).round().to(torch.uint8).flatten(1).numpy()
 
 
-def contact_sheet(pictures_NCSS: np.ndarray, titles: Sequence[str], path: Path, columns: int = 8) -> None:
+def contact_sheet(pictures_NCSS: np.ndarray, titles: Sequence[tuple[str, str]], path: Path, columns: int = 8) -> None:
     """Draw pictures in rows, each over its title, as a PNG.
 
     Args:
         pictures_NCSS: Shape (N, C, S, S), uint8, C is 1 or 3.
-        titles: N lines of text; what is too wide is cut short.
+        titles: N pairs of a name and a number; a name that is too wide is cut short.
         path: File to write.
         columns: Pictures of a row.
     """
@@ -221,12 +223,14 @@ def contact_sheet(pictures_NCSS: np.ndarray, titles: Sequence[str], path: Path, 
     sheet = Image.new("RGB", (gap + columns * (shown + gap), gap + rows * (shown + line + gap)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     sampling = Image.Resampling.NEAREST if shown >= side else Image.Resampling.LANCZOS
-    for i, (pixels, title) in enumerate(zip(pictures_NCSS, titles, strict=True)):
+    for i, (pixels, (name, number)) in enumerate(zip(pictures_NCSS, titles, strict=True)):
         left, top = gap + i % columns * (shown + gap), gap + i // columns * (shown + line + gap)
         image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         sheet.paste(image.convert("RGB").resize((shown, shown), sampling), (left, top))
         draw.rectangle((left - 1, top - 1, left + shown, top + shown), outline="#b0b0b0")
-        while draw.textlength(title, font) > shown and len(title) > 1:
-            title = title[:-2] + "…"
+        title = f"{name}  {number}".strip()
+        while len(name) > 2 and draw.textlength(title, font) > shown:
+            name = name[:-2].rstrip() + "…"
+            title = f"{name}  {number}"
         draw.text((left + shown / 2, top + shown + line / 2), title, fill="#202020", font=font, anchor="mm")
     sheet.save(path, format="PNG")

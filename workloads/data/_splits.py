@@ -25,25 +25,23 @@ def cut(
 ) -> dict[str, np.ndarray]:
     """Cut examples into training, validation and test.
 
-    Split sizes are exact (the rounded fractions), and a class's share of each split is exact to one example, unless
-    groups make that impossible. Every class has a training example.
+    Sizes are exact and classes' shares exact to one example, unless groups forbid it. Every class is trained on.
 
     Args:
         num_examples: N.
         classes: Class of each example, any sortable type, shape (N,). Stratifies.
-        groups: Group of each example, shape (N,). Members of a group are never in two splits.
-        fractions: Shares of train, validation and test. A share of 0 leaves that split empty.
-        seed: Decides the cut, together with the other arguments.
+        groups: Group of each example, shape (N,). Members of one are never in two splits.
+        fractions: Shares of the splits. A share of 0 leaves that split empty.
+        seed: Decides the cut.
 
     Returns:
-        ``train``, ``validation`` and ``test``: ascending int64 indices that together name each example once.
+        ``train``, ``validation``, ``test``: ascending int64 indices, each example once.
 
     Raises:
         ValueError: A split with a share would be empty.
     """
     shares = np.asarray(fractions, dtype=float) / sum(fractions)
-    least = int(np.ceil(0.5 / shares[shares > 0].min()))
-    if num_examples < least:
+    if num_examples < (least := int(np.ceil(0.5 / shares[shares > 0].min()))):
         raise ValueError(f"{num_examples} examples are too few to cut into {_named(shares)}; it takes at least {least}")
     random = np.random.default_rng(seed)
     code_N = np.zeros(num_examples, dtype=np.int64) if classes is None else _codes(classes)
@@ -53,12 +51,16 @@ def cut(
         wanted_CS = _place_groups(split_N, code_N, _codes(groups), wanted_CS, random)
     _place_single(split_N, code_N, wanted_CS, random)
     parts = {name: np.flatnonzero(split_N == s) for s, name in enumerate(SPLITS)}
-    for name, share in zip(SPLITS, shares, strict=True):
-        if share > 0 and len(parts[name]) == 0:
-            kinds = "" if classes is None else f" of {len(wanted_CS)} classes"
-            apart = "" if groups is None else f" with only {len(np.unique(groups))} that are not near-identical"
-            raise ValueError(f"{num_examples} examples{kinds}{apart} leave no {name} split; add examples")
+    empty = [name for name, share in zip(SPLITS, shares, strict=True) if share > 0 and len(parts[name]) == 0]
+    if empty:
+        raise ValueError(_no_split(empty[0], num_examples, classes, groups))
     return parts
+
+
+def _no_split(name: str, num_examples: int, classes: np.ndarray | None, groups: np.ndarray | None) -> str:
+    kinds = "" if classes is None else f" of {len(np.unique(classes))} classes"
+    apart = "" if groups is None else f" with only {len(np.unique(groups))} that are not near-identical"
+    return f"{num_examples} examples{kinds}{apart} leave no {name} split; add examples"
 
 
 def _named(shares: np.ndarray) -> str:
@@ -174,14 +176,15 @@ def near_duplicates(features: np.ndarray, tolerance: float) -> np.ndarray:
         ValueError: SciPy is not installed.
     """
     csgraph, sparse = need("scipy.sparse.csgraph", extra="data"), need("scipy.sparse", extra="data")
-    row_ND = np.asarray(features, dtype=np.float32)
+    # Equal rows first, so that a thousand black pictures are one and not half a million pairs.
+    _, first, copy_N = np.unique(exact_duplicates(features), return_index=True, return_inverse=True)
+    row_ND = np.asarray(features[first], dtype=np.float32)
     row_ND = row_ND - row_ND.mean(axis=0)
     num_rows, dim = row_ND.shape
-    reach = float(tolerance) * dim**0.5
-    order = np.argsort(row_ND @ _main_direction(row_ND), kind="stable")
-    row_ND = row_ND[order]
+    position_N = row_ND @ _main_direction(row_ND)
+    order = np.argsort(position_N, kind="stable")
     group_N = np.arange(num_rows)
-    for a, b in _near_pairs(row_ND, row_ND @ _main_direction(row_ND), reach):
+    for a, b in _near_pairs(row_ND[order], position_N[order], float(tolerance) * dim**0.5):
         a, b = group_N[a], group_N[b]
         apart = a != b
         if apart.any():
@@ -189,7 +192,7 @@ def near_duplicates(features: np.ndarray, tolerance: float) -> np.ndarray:
             group_N = csgraph.connected_components(links, directed=False)[1][group_N]
     found_N = np.empty(num_rows, dtype=np.int64)
     found_N[order] = group_N
-    return _codes(found_N)
+    return _codes(found_N[copy_N])
 
 
 def _main_direction(row_ND: np.ndarray) -> np.ndarray:

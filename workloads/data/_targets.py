@@ -190,12 +190,11 @@ def as_labels(array: np.ndarray) -> np.ndarray:
     """Values as text, shape (N,), dtype object: "3" for 3 and for 3.0, "true" for True, "" for a missing one."""
     if array.dtype.kind == "b":
         return np.where(array, "true", "false").astype(object)
-    if array.dtype.kind == "O" and not _all_numbers(array):
-        text = pd.Series(array, dtype=object).where(~pd.isna(array), "").astype(str).str.strip()
+    if array.dtype.kind in "US" or (array.dtype.kind == "O" and not _all_numbers(array)):
+        codes, distinct = pd.factorize(array.astype(object))
+        text = pd.Series(distinct, dtype=object).astype(str).str.strip()
         is_truth = pd.api.types.infer_dtype(array, skipna=True) == "boolean"
-        return (text.str.lower() if is_truth else text).to_numpy(dtype=object)
-    if array.dtype.kind in "US":
-        return pd.Series(array).astype(str).str.strip().to_numpy(dtype=object)
+        return np.array([*(text.str.lower() if is_truth else text), ""], dtype=object)[codes]
     numbers = array.astype(float)
     codes, distinct = pd.factorize(numbers)
     names = [str(int(v)) if np.isfinite(v) and v == np.floor(v) else repr(float(v)) for v in distinct]

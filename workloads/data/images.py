@@ -22,7 +22,7 @@ from workloads.data._augment import augment
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Batch, Examples, InMemory
 from workloads.data._listing import EMBEDDED, Listing
-from workloads.data._pictures import Form, contact_sheet, decoded, extensions, faults, look, reason
+from workloads.data._pictures import Form, contact_sheet, decoded, faults, look, reason
 from workloads.data._sources import OnError, Rejects, default_cache, resolve
 from workloads.data._splits import SPLITS, cut, near_duplicates, subset
 from workloads.data._targets import Kind, Target
@@ -279,7 +279,9 @@ class Images(DataModule):
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
         """A contact sheet of the first 64 images, each with its answer."""
         answers = answers[:MOST_SHOWN]
-        titles = [f"{a['label']}  {a['probability']:.2f}" if "label" in a else f"{a['value']:.4g}" for a in answers]
+        titles = [
+            (a["label"], f"{a['probability']:.2f}") if "label" in a else ("", f"{a['value']:.4g}") for a in answers
+        ]
         shown = inputs.examples.gather(torch.arange(len(answers)))["inputs"]
         contact_sheet(shown.cpu().numpy(), titles, path)
         return True
@@ -331,8 +333,7 @@ def _files(path: Path) -> list[str]:
         raise ValueError(f"{path}: no such file or folder")
     if not path.is_dir():
         return [str(path)]
-    endings = extensions()
-    found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in endings and file.is_file())
+    found = _listing.pictures_under(str(path))
     if not found:
         raise ValueError(f"{path}: there is no image in this folder")
     return found

@@ -15,7 +15,7 @@ import torch
 from workloads._extras import need
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Examples, InMemory
-from workloads.data._columns import Cells, Features, Numeric, parse, target_values
+from workloads.data._columns import Cells, Features, parse, target_values
 from workloads.data._rows import Rows, read_file, read_hub, read_path
 from workloads.data._sources import OnError, Rejects, resolve
 from workloads.data._splits import SPLITS, cut, exact_duplicates, subset
@@ -137,26 +137,26 @@ class Tables(DataModule):
         total = sum(map(len, rows.values())) + rejects.count
         if whole:
             rows = {"test": rows["test"] if "test" in rows else Rows.join(list(rows.values()))}
-        parts = self._parse(rows)
-        if self.num_examples:
-            num_rows = sum(len(part.rows) for part in parts.values())
-            limit = min(1.0, self.num_examples / num_rows)
-            parts = {name: self._some(part, round(limit * len(part.rows))) for name, part in parts.items()}
-        if not whole:
-            parts = self._cut(parts)
-        if self.features is None:
-            self._fit(parts["train"])
-        splits = {name: self._examples(part, rejects) for name, part in parts.items()}
+        parts = self._parse(rows, whole)
+        # Of all training rows, to know the classes; the one that counts is fitted once they are cut.
+        target = self.fitted_target or Target.fit(next(iter(parts.values())).values, self.kind)
+        parts = {name: _sound(part, target, rejects) for name, part in parts.items()}
         rejects.finish(total)
         self.skipped = rejects.count
-        return splits
+        if self.num_examples:
+            parts = self._some(parts, target)
+        if not whole:
+            parts = self._cut(parts, target)
+        if self.features is None:
+            self._fit(parts["train"])
+        return {name: self._examples(part) for name, part in parts.items()}
 
     def encode(self, inputs: Sequence[str]) -> Inputs:
         assert self.features is not None, "not set up"
         names, matrices = [], []
         for path in inputs:
             rows = read_file(path, Rejects("stop"))
-            cells = self._cells(rows)
+            cells = self._fitted_cells(rows)
             for i, reason in _wrong(rows, cells).items():
                 raise ValueError(f"{path}, row {rows.where(i)[1]}: {reason}")
             matrices.append(self.features.encode(cells, len(rows)))
@@ -182,53 +182,63 @@ class Tables(DataModule):
         # Sets of the hub may have splits beyond the three, e.g. rows without a target.
         return {split: rows[split] for split in SPLITS if split in rows} or rows
 
-    def _parse(self, rows: dict[str, Rows]) -> dict[str, _Part]:
-        """Read the columns, training's first, which decide for all what is a number."""
+    def _parse(self, rows: dict[str, Rows], whole: bool) -> dict[str, _Part]:
+        """Read the columns, training's first, which decide for all what is a number.
+
+        Only other data is read by what training left of the columns: the cut depends on all that were there.
+        """
         parts: dict[str, _Part] = {}
         kind: Kind = self.decided.output if self.fitted_target else self.kind
         for name, part in rows.items():
             _check(self.target, part, "target")
             values, kind = target_values(part.table[self.target], self.target, kind)
-            cells = self._cells(part, next(iter(parts.values())).cells if parts else None)
+            if whole and self.features is not None:
+                cells = self._fitted_cells(part)
+            elif parts:
+                cells = _like(part, next(iter(parts.values())).cells)
+            else:
+                cells = self._first_cells(part)
             parts[name] = _Part(part, cells, values)
         self.kind = kind
         return parts
 
-    def _cells(self, rows: Rows, like: list[Cells] | None = None) -> list[Cells]:
-        """Cells of the feature columns: those fitted; or those of ``like``; or of all that may be."""
-        if self.features is not None:
-            wanted = {column.name: isinstance(column, Numeric) for column in self.features.columns}
-        elif like is not None:
-            wanted = {cells.name: cells.vocabulary is None for cells in like}
-        else:
-            for key, columns in (("categorical", self.categorical), ("ignore", self.ignore)):
-                for name in columns:
-                    _check(name, rows, key)
-            names = [name for name in rows.table.column_names if name != self.target and name not in self.ignore]
-            return [parse(rows.table[name], name, False if name in self.categorical else None) for name in names]
-        for name in wanted:
-            _check(name, rows)
-        return [parse(rows.table[name], name, numeric) for name, numeric in wanted.items()]
+    def _first_cells(self, rows: Rows) -> list[Cells]:
+        for key, columns in (("categorical", self.categorical), ("ignore", self.ignore)):
+            for name in columns:
+                _check(name, rows, key)
+        names = [name for name in rows.table.column_names if name != self.target and name not in self.ignore]
+        return [parse(rows.table[name], name, False if name in self.categorical else None) for name in names]
 
-    def _strata(self, part: _Part) -> np.ndarray | None:
-        target = self.fitted_target or Target.fit(part.values, self.kind)
-        return as_labels(part.values).astype(str) if target.classes else None
+    def _fitted_cells(self, rows: Rows) -> list[Cells]:
+        assert self.features is not None, "not set up"
+        for column in self.features.columns:
+            _check(column.name, rows)
+        return self.features.parse(rows.table)
 
-    def _some(self, part: _Part, limit: int) -> _Part:
-        return part.take(subset(len(part.rows), self._strata(part), max(limit, 1), self.split_seed))
+    def _some(self, parts: dict[str, _Part], target: Target) -> dict[str, _Part]:
+        """A stratified subset of every part, in proportion."""
+        share = self.num_examples / sum(len(part.rows) for part in parts.values())
+        limits = {name: max(1, round(share * len(part.rows))) for name, part in parts.items()}
+        return {
+            name: part.take(subset(len(part.rows), _strata(part, target), limits[name], self.split_seed))
+            for name, part in parts.items()
+        }
 
-    def _cut(self, parts: dict[str, _Part]) -> dict[str, _Part]:
+    def _cut(self, parts: dict[str, _Part], target: Target) -> dict[str, _Part]:
         """Cut the splits that the source lacks from its training rows, or from the only rows there are."""
-        whole = parts.pop("train") if "train" in parts else parts.popitem()[1]
-        shares = dict(zip(SPLITS, (0.7, 0.1, 0.2), strict=True))
-        fractions = tuple(0.0 if name in parts else share for name, share in shares.items())
-        if len(parts) == len(SPLITS) - 1:
-            return {"train": whole, **parts}
-        groups = _copies(whole.cells)
+        name = "train" if "train" in parts else next(iter(parts))
+        given = {other: part for other, part in parts.items() if other != name}
+        if len(given) == len(SPLITS) - 1:
+            return parts
+        shares = zip(SPLITS, (0.7, 0.1, 0.2), strict=True)
         found = cut(
-            len(whole.rows), classes=self._strata(whole), groups=groups, fractions=fractions, seed=self.split_seed
+            len(parts[name].rows),
+            classes=_strata(parts[name], target),
+            groups=_copies(parts[name].cells),
+            fractions=tuple(0.0 if split in given else share for split, share in shares),
+            seed=self.split_seed,
         )
-        return {name: parts[name] if name in parts else whole.take(found[name]) for name in SPLITS}
+        return {split: given[split] if split in given else parts[name].take(found[split]) for split in SPLITS}
 
     def _fit(self, train: _Part) -> None:
         self.fitted_target = Target.fit(train.values, self.kind)
@@ -238,15 +248,8 @@ class Tables(DataModule):
                 f"{self.source}: left out {listed(self.features.dropped)}, the same in every training row", stacklevel=2
             )
 
-    def _examples(self, part: _Part, rejects: Rejects) -> InMemory:
-        assert self.features is not None
-        used = {column.name for column in self.features.columns}
-        bad = _wrong(part.rows, [cells for cells in part.cells if cells.name in used])
-        bad = self.decided.faults(part.values) | bad
-        for i in sorted(bad):
-            rejects.reject(*part.rows.where(i), bad[i])
-        if bad:
-            part = part.take(np.setdiff1d(np.arange(len(part.rows)), list(bad)))
+    def _examples(self, part: _Part) -> InMemory:
+        assert self.features is not None, "not set up"
         inputs = torch.from_numpy(self.features.encode(part.cells, len(part.rows)))
         target = self.decided.encode(part.values, lambda i: ", row ".join(map(str, part.rows.where(i))))
         return InMemory({"inputs": inputs, "target": target})
@@ -259,6 +262,12 @@ def _embedded(name: str) -> Rows:
     values = loaded.target if name == "diabetes" else np.asarray(loaded.target_names, dtype=object)[loaded.target]
     columns = {str(column): loaded.data[:, i] for i, column in enumerate(loaded.feature_names)}
     return Rows.of(pa.table({**columns, EMBEDDED[name]: values}), name)
+
+
+def _like(rows: Rows, others: Sequence[Cells]) -> list[Cells]:
+    for other in others:
+        _check(other.name, rows)
+    return [parse(rows.table[other.name], other.name, other.vocabulary is None) for other in others]
 
 
 def _check(name: str, rows: Rows, key: str = "") -> None:
@@ -283,6 +292,18 @@ def _wrong(rows: Rows, cells: Sequence[Cells]) -> dict[int, str]:
                 f"--data.categorical {column.name} takes all as categories)",
             )
     return reasons
+
+
+def _sound(part: _Part, target: Target, rejects: Rejects) -> _Part:
+    """The part without rows that hold a bad cell or target, each of which is rejected in the order of the file."""
+    bad = target.faults(part.values) | _wrong(part.rows, part.cells)
+    for i in sorted(bad):
+        rejects.reject(*part.rows.where(i), bad[i])
+    return part.take(np.setdiff1d(np.arange(len(part.rows)), list(bad))) if bad else part
+
+
+def _strata(part: _Part, target: Target) -> np.ndarray | None:
+    return as_labels(part.values).astype(str) if target.classes else None
 
 
 def _copies(cells: Sequence[Cells]) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Image sets: real digits, written to files as people have them."""
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from sklearn.datasets import load_digits
 
 from workloads.data._arrow import Table
 from workloads.data._batches import Batches, InMemory
+from workloads.data._listing import of_dataset
+from workloads.data._pictures import Form, decode
 from workloads.data.images import Images
 
 DIGITS = load_digits()
@@ -34,6 +37,12 @@ def write_metadata(root: Path, rows, header, lines) -> Path:
     with open(root / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *lines])
     return root
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 @pytest.fixture
@@ -74,9 +83,9 @@ def test_mnist_5k_is_the_packages_own_and_cut_as_promised(images):
     assert (data.output, data.num_outputs, data.target_scale, data.metric) == ("multiclass", 10, 1.0, "accuracy")
     pixels, target = everything(data)
     expected, labels = mnist_data()
-    order, reference = np.lexsort(pixels.reshape(5000, -1).T), np.lexsort(expected.T)
-    np.testing.assert_array_equal(pixels.reshape(5000, -1)[order], expected[reference])
-    np.testing.assert_array_equal(target[order], labels[reference])
+    label = {picture.astype(np.uint8).tobytes(): int(k) for picture, k in zip(expected, labels, strict=True)}
+    assert len(label) == 5000  # no two are equal, so the following accounts for every one
+    assert {picture.tobytes(): int(k) for picture, k in zip(pixels, target, strict=True)} == label
 
 
 def test_digits_use_the_whole_range(images):
@@ -177,6 +186,41 @@ def test_metadata_with_a_regression_is_standardised_over_the_training_split(tmp_
     assert data.answers({"value": torch.tensor([0.0])})[0]["value"] == pytest.approx(train.mean())
 
 
+def test_metadata_under_the_sources_own_splits(tmp_path, images):
+    for name, rows in (("train", range(80)), ("validation", range(80, 100)), ("test", range(100, 130))):
+        lines = [(f"{i:04}.png", "odd" if DIGITS.target[i] % 2 else "even") for i in rows]
+        write_metadata(tmp_path / "photos" / name, rows, ("file_name", "label"), lines)
+    data = images(tmp_path / "photos")
+    data.setup()
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 80, "validation": 20, "test": 30}
+    assert (data.output, data.num_outputs, data.classes) == ("binary", 1, ["even", "odd"])
+    pixels, target = everything(data)
+    np.testing.assert_array_equal(pixels[:, 0], PIXELS[:130])
+    np.testing.assert_array_equal(target, DIGITS.target[:130] % 2)
+
+
+def test_a_set_as_the_hub_has_them(tmp_path):
+    """Real ``datasets`` objects, made here as there is no network: encoded pictures, and classes with names."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
+    parts = {}
+    for name, rows in (("train", range(10, 40)), ("test", range(10))):
+        pictures = [{"bytes": as_png(PIXELS[i]), "path": None} for i in rows]
+        labels = [-1 if i == 3 else int(DIGITS.target[i] % 2) for i in rows]
+        parts[name] = datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features)
+    listing = of_dataset(datasets.DatasetDict(parts), "hf://a/b", "label", "auto")
+    expected = [["even", "odd"][DIGITS.target[i] % 2] for i in (*range(10, 40), *range(10))]
+    expected[33] = ""
+    assert listing.labels.tolist() == expected
+    assert listing.split.tolist() == ["train"] * 30 + ["test"] * 10
+    assert listing.picture(33) == listing.label(33) == ("hf://a/b (test)", 4)
+    for encoded, i in zip(listing.fetch(np.array([0, 35])), (10, 5), strict=True):
+        np.testing.assert_array_equal(decode(encoded, Form(8, 1, "resize"))[0], PIXELS[i])
+    with pytest.raises(ValueError, match=r"no column 'digit' in hf://a/b; there are: image, label"):
+        of_dataset(datasets.DatasetDict(parts), "hf://a/b", "digit", "auto")
+
+
 def test_changed_metadata_is_read_anew(tmp_path, images):
     lines = [(f"{i:04}.png", "ab"[i % 2]) for i in range(40)]
     write_metadata(tmp_path / "photos", range(40), ("file_name", "label"), lines)
@@ -250,8 +294,8 @@ def test_the_side_is_decided_by_the_pictures(tmp_path, images, fit, side):
 
 
 def test_no_side_beyond_256_unless_asked(tmp_path, images):
-    pixels = [np.kron(p, np.ones((40, 40), dtype=np.uint8)) for p in PIXELS[:20]]
-    write_classes(tmp_path / "photos", range(20), pixels)
+    pixels = [np.kron(p, np.ones((40, 40), dtype=np.uint8)) for p in PIXELS[:40]]
+    write_classes(tmp_path / "photos", range(40), pixels)
     for size, side in ((0, 256), (300, 300)):
         data = images(tmp_path / "photos", size=size)
         data.setup()
@@ -504,33 +548,39 @@ def test_broken_pictures_are_skipped_and_counted_up_to_five_percent(tmp_path, im
 def test_metadata_that_names_a_missing_file(tmp_path, images):
     lines = [(f"{i:04}.png", "ab"[i % 2]) for i in range(40)]
     photos = write_metadata(tmp_path / "photos", range(39), ("file_name", "label"), lines)
-    assert refusal(images(photos)).startswith(f"{photos / '0039.png'}: no such file")
+    told = f"{photos / 'metadata.csv'}, row 40: no such file: {photos / '0039.png'}"
+    assert refusal(images(photos)).startswith(told)
+    skipping = images(photos, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 40 rows cannot be used"):
+        skipping.setup()
+    assert len(everything(skipping)[0]) == 39
 
 
 def test_metadata_without_the_label_column(tmp_path, images):
     lines = [(f"{i:04}.png", "ab"[i % 2]) for i in range(40)]
     photos = write_metadata(tmp_path / "photos", range(40), ("file_name", "species"), lines)
     told = refusal(images(photos))
-    assert "data.label_column: no column 'label' in the metadata of" in told
-    assert "species" in told
+    assert told == f"data.label_column: no column 'label' in {photos / 'metadata.csv'}; there are: file_name, species"
 
 
 def test_metadata_without_file_names(tmp_path, images):
     photos = write_metadata(tmp_path / "photos", range(40), ("file", "label"), [("0001.png", "a")])
-    assert "file_name" in refusal(images(photos))
+    assert "no column 'file_name' in" in refusal(images(photos))
 
 
 def test_a_missing_label(tmp_path, images):
     lines = [(f"{i:04}.png", "" if i == 7 else "ab"[i % 2]) for i in range(40)]
     photos = write_metadata(tmp_path / "photos", range(40), ("file_name", "label"), lines)
-    assert refusal(images(photos)).startswith(f"{photos / '0007.png'}: the target is missing")
+    assert refusal(images(photos)).startswith(f"{photos / 'metadata.csv'}, row 8: the target is missing")
 
 
 def test_a_label_out_of_range(tmp_path, images):
     lines = [(f"{i:04}.png", -1 if i == 7 else i % 3) for i in range(40)]
     photos = write_metadata(tmp_path / "photos", range(40), ("file_name", "label"), lines)
     told = refusal(images(photos, output="count"))
-    assert told.startswith(f"{photos / '0007.png'}: target -1 is not a count")
+    assert told.startswith(f"{photos / 'metadata.csv'}, row 8: target ")
+    assert "-1" in told
+    assert "is not a count" in told
 
 
 def test_a_class_of_the_test_split_that_training_lacks(tmp_path, images):

@@ -77,7 +77,7 @@ def test_skip_counts_and_warns_up_to_five_percent():
     assert rejects.count == 5
     with pytest.warns(UserWarning, match=r"5 of 100 rows cannot be used \(first: a\.csv, row 0: empty\)"):
         rejects.finish(100)
-    with pytest.raises(ValueError, match="5 of 99 rows cannot be used .* more than 5% are bad"):
+    with pytest.raises(ValueError, match=r"5 of 99 rows cannot be used .* more than 5% are bad"):
         rejects.finish(99)
 
 

@@ -1,0 +1,221 @@
+"""What every workload promises, found by discovery: a new one is tested by existing."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import workloads
+from cluster.checkpoints import WEIGHTS
+from cluster.flags import Flags
+from cluster.folder import Folder
+from cluster.placement import Placement, RunFlags, Saving, Search
+from cluster.runs import Run
+from cluster.session import LocalSession
+from cluster.worker import Job, fit
+from workloads._evaluate import evaluate, predict, restore
+from workloads._machine import inspect
+from workloads._spec import nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = workloads.names()
+each = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The result, run and config of a workload's smoke run, trained once."""
+    done = {}
+
+    def run(name):
+        if name not in done:
+            config = workloads.load(name).config(workloads.load(name).smoke)
+            directory = str(tmp_path_factory.mktemp("runs") / name)
+            job = Job(workload=name, config=config, directory=directory, placement=Placement(cpus_per_worker=1))
+            done[name] = fit(job, LocalSession()), Run(Folder(directory)), config
+        return done[name]
+
+    return run
+
+
+@each
+def test_four_files_one_stem(name):
+    assert (ROOT / "tune_spaces" / f"{name}.py").exists()
+    module = workloads.load(name).model.__module__
+    assert (ROOT / (module.replace(".", "/") + ".py")).exists()
+    assert (ROOT / "tests" / "lightning_modules" / f"test_{module.rpartition('.')[2]}.py").exists()
+
+
+@each
+def test_its_file_says_what_it_does_and_what_it_reached(name):
+    row = workloads.describe(name)
+    assert all(row[key] for key in ("summary", "task", "architecture", "data", "metric"))
+    assert re.search(r"\d\.\d+.*raydeck train " + name, row["result"]), "the measured result with its command"
+
+
+@each
+def test_every_key_is_documented(name):
+    parser = Flags("train", workloads.load(name), {"": [RunFlags, Placement, Search], "checkpoint.": [Saving]}).parser
+    keys = [a for a in parser._actions if a.option_strings and a.dest not in ("help", "print_shtab")]
+    assert len(keys) > 30
+    assert [a.dest for a in keys if not (a.help or "").strip()] == []
+
+
+@each
+def test_a_config_survives_yaml(name):
+    workload = workloads.load(name)
+    config = workload.config(workload.smoke)
+    layer = yaml.safe_load(workload.to_yaml(config))
+    assert layer.pop("workload") == name
+    assert workload.config(layer) == config
+
+
+@each
+def test_unknown_mistyped_and_linked_keys_are_refused(name):
+    workload = workloads.load(name)
+    for key in workload.links:
+        with pytest.raises(ValueError, match="decided by the data"):
+            workload.config({f"model.{key}": 1})
+    with pytest.raises(ValueError, match=r"did you mean 'trainer\.max_epochs'"):
+        workload.config({"trainer.max_epoch": 1})
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs: expected a whole number, got 'many'"):
+        workload.config({"trainer.max_epochs": "many"})
+    assert nearest("max_epochs", workload.keys()) == "trainer.max_epochs"
+
+
+@each
+def test_samples_of_its_space_are_valid_and_can_be_built(name):
+    workload = workloads.load(name)
+    space = importlib.import_module(f"tune_spaces.{name}").SPACE
+    workload.check_keys(space)
+    data = workload.build_data(workload.config(workload.smoke), inspect("cpu", "32", 1))
+    data.setup("fit")
+    random = np.random.RandomState(0)
+    for _ in range(20):
+        config = workload.config({key: domain.sample(random_state=random) for key, domain in space.items()})
+        with torch.device("meta"):
+            model = workload.build_model(config, workload.decided(data))
+        assert sum(p.numel() for p in model.parameters()) > 0
+
+
+@each
+def test_a_smoke_run_logs_its_monitor_and_its_result(name, smoke):
+    workload = workloads.load(name)
+    result, run, _ = smoke(name)
+    assert result["status"] == "finished"
+    assert np.isfinite(result["monitor"]["best"]) and result["monitor"]["name"] == workload.monitor
+    assert result["metric"] in result["test"]
+    assert result["baselines"] and all(np.isfinite(value) for value in result["baselines"].values())
+    for key in ("num_parameters", "epochs", "steps", "seconds", "examples_per_second"):
+        assert result[key] > 0
+    header = run.folder.read("metrics.csv").decode().splitlines()[0].split(",")
+    assert {"epoch", "step", "seconds", "train/loss", workload.monitor} <= set(header)
+
+
+@each
+def test_a_reloaded_checkpoint_gives_the_run_s_own_test_metrics_and_equal_outputs(name, smoke):
+    workload = workloads.load(name)
+    result, run, config = smoke(name)
+    machine = inspect("cpu", config["trainer"]["precision"], 1)
+    with run.checkpoints(workload.mode).best() as (_, path):
+        model, data = restore(workload, config, path / WEIGHTS, machine)
+        again, _ = restore(workload, config, path / WEIGHTS, machine)
+    assert evaluate(model, data, machine, whole=False) == result["test"]
+    batch = data.on_after_batch_transfer(data.splits["test"].gather(torch.arange(4)), 0)
+    ours, theirs = model.eval().predict_step(batch, 0), again.eval().predict_step(batch, 0)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@each
+def test_predict_answers_in_a_person_s_words(name, smoke, tmp_path, sample_inputs):
+    workload = workloads.load(name)
+    _, run, config = smoke(name)
+    machine = inspect("cpu", "32", 1)
+    with run.checkpoints(workload.mode).best() as (_, path):
+        model, data = restore(workload, config, path / WEIGHTS, machine)
+    paths = sample_inputs(workload.data.__name__, tmp_path)
+    inputs, answers = predict(model, data, machine, paths)
+    assert len(answers) == len(inputs.names) >= 2
+    assert all(answer["input"] for answer in answers)
+    assert all("label" in answer or "value" in answer for answer in answers)
+    picture = tmp_path / "sheet.png"
+    assert data.picture(inputs, answers, picture) == picture.exists()
+
+
+TWO_RANKS = """
+import json, os, sys, torch
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+import workloads
+from cluster.placement import Placement
+from cluster.session import LocalSession
+from cluster.worker import Job, fit
+
+class Gloo(LocalSession):
+    def trainer_arguments(self, accelerator, find_unused_parameters):
+        strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=find_unused_parameters)
+        return {"accelerator": "cpu", "devices": 2, "strategy": strategy, "plugins": [TorchElasticEnvironment()]}
+
+for name in sys.argv[2:]:
+    workload = workloads.load(name)
+    config = workload.config(workload.smoke)
+    job = Job(workload=name, config=config, directory=f"{sys.argv[1]}/{name}", placement=Placement(cpus_per_worker=1),
+              baselines=False)
+    result = fit(job, Gloo())
+    with open(f"{sys.argv[1]}/{name}-{os.environ['RANK']}.json", "w") as file:
+        json.dump(result, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """All smoke runs by one pair of gloo processes, without Ray: two folders of results."""
+    import socket
+
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
+        "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_RANKS, str(folder), *NAMES],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    return folder
+
+
+@each
+def test_two_workers_agree_with_each_other_and_with_one(name, two_ranks):
+    workload = workloads.load(name)
+    config = workload.config(workload.smoke)
+    machine = inspect("cpu", config["trainer"]["precision"], 1)
+    ranks = [yaml.safe_load((two_ranks / f"{name}-{rank}.json").read_text()) for rank in range(2)]
+    assert ranks[0]["world_size"] == 2
+    assert ranks[0]["test"] == ranks[1]["test"] and ranks[0]["monitor"] == ranks[1]["monitor"]
+    run = Run(Folder(str(two_ranks / name)))
+    with run.checkpoints(workload.mode).best() as (_, path):
+        model, data = restore(workload, config, path / WEIGHTS, machine)
+    alone = evaluate(model, data, machine, whole=False)
+    assert alone.keys() == ranks[0]["test"].keys()
+    for key, value in alone.items():  # each example counted once: the two ranks' sums are the one's
+        assert value == pytest.approx(ranks[0]["test"][key], rel=1e-5, abs=1e-6), key
