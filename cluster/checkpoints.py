@@ -87,7 +87,7 @@ class Checkpoints:
 
     @contextmanager
     def latest(self) -> Iterator[tuple[Checkpoint, Path] | None]:
-        """The newest whole checkpoint and its local folder; newer torn or altered ones are warned of and passed over."""
+        """The newest whole checkpoint and its local folder; torn or altered ones are warned of and passed over."""
         names = sorted((n for n in self.folder.folders() if n.startswith("step-")), reverse=True)
         with self._first_whole(names) as found:
             yield found

@@ -139,11 +139,11 @@ def train(arguments: list[str]) -> int:
     run = Run(Folder(job.directory))
     run.check(job.workload, job.config)
     result = run.result()
-    if result.get("status") == "finished":
-        if job.config["trainer"]["max_epochs"] <= run.stored()[1]["trainer"]["max_epochs"]:
-            console.say(f"run {run.folder} is finished; nothing to do (more --trainer.max_epochs would go on with it)")
-            present(run, result, as_json)
-            return 0
+    epochs = job.config["trainer"]["max_epochs"]
+    if result.get("status") == "finished" and epochs <= run.stored()[1]["trainer"]["max_epochs"]:
+        console.say(f"run {run.folder} is finished; nothing to do (more --trainer.max_epochs would go on with it)")
+        present(run, result, as_json)
+        return 0
     from cluster.train import train as launch
 
     console.say(f"run {run.folder}")
@@ -199,10 +199,11 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     console.table("on the test split", ("", metric), rows)
     place = os.path.relpath(run.folder.path) if run.folder.is_local else str(run.folder)
     place = min(place, str(run.folder), key=len)
+    monitor, rate = result["monitor"], result["examples_per_second"]
     print(
-        f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in {console.duration(result['seconds'])}, "
-        f"{result['examples_per_second']:,.0f} examples/s; {result['monitor']['name']} "
-        f"{console.number(result['monitor']['best'])}\n\nnext:\n"
+        f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "
+        f"{console.duration(result['seconds'])}, {rate:,.0f} examples/s; best {monitor['name']} "
+        f"{console.number(monitor['best'])}\n\nnext:\n"
         f"  raydeck predict {place} INPUT...      your own inputs\n"
         f"  raydeck evaluate {place}              test metrics again, or with --data.source on other data\n"
         f"  raydeck tune {result['workload']} --trials 16            search for better settings"

@@ -46,9 +46,7 @@ class Flags:
             exit_on_error=False,
             allow_abbrev=False,
         )
-        self.parser.add_argument(
-            "--config", help="YAML file of keys, as `raydeck show` prints it; flags come after it."
-        )
+        self.parser.add_argument("--config", help="YAML file of keys, as `raydeck show` prints it; flags override it.")
         self.parser.add_argument("--smoke", action="store_true", help="Use the workload's tiny setting.")
         self.parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
         for prefix, classes in options.items():

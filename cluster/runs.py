@@ -34,7 +34,8 @@ def check_name(name: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise ValueError(
-            f"--name {name!r}: a run's name starts with a letter or digit and has at most 128 letters, digits, '.', '_' or '-'"
+            f"--name {name!r}: a run's name starts with a letter or digit and has at most 128 letters, digits, "
+            "'.', '_' or '-'"
         )
     return name
 
@@ -136,12 +137,23 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Be the run's only writer. The lock of a crashed process is void.
 
+        A ValueError inside, before the run has a config, leaves no folder behind.
+
         Raises:
             ValueError: Another process is running it.
         """
+        storage = self.folder.local.parent if self.folder.is_local else None
+        new_storage = storage is not None and not storage.exists()
         self.folder.make()
         with _local_lock(self.folder) if self.folder.is_local else _remote_lock(self.folder):
-            yield
+            try:
+                yield
+            except ValueError:
+                if not self.folder.exists("config.yaml"):
+                    self.folder.fs.rm(self.folder.path, recursive=True)
+                    if new_storage and not any(storage.iterdir()):
+                        storage.rmdir()
+                raise
 
 
 def differences(stored: dict[str, Any], config: dict[str, Any], prefix: str = "") -> list[str]:
@@ -210,7 +222,8 @@ def _remote_lock(folder: Folder) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        folder.fs.rm_file(f"{folder.path}/.lock")
+        if folder.exists(".lock"):
+            folder.fs.rm_file(f"{folder.path}/.lock")
 
 
 def _owner() -> str:

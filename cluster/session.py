@@ -82,7 +82,8 @@ class LocalSession(Session):
 def catch_signals(note: Callable[[int], None]) -> Iterator[Callable[[], None]]:
     """Call ``note(signum)`` on the first SIGINT or SIGTERM; a second SIGINT raises KeyboardInterrupt.
 
-    Yields a function that installs the handlers once more, for when a library has put its own in their place. Outside the main thread nothing is caught: Python delivers signals to the main thread alone.
+    Yields a function that installs the handlers once more, for when a library has put its own in their place. Outside
+    the main thread nothing is caught: Python delivers signals to the main thread alone.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

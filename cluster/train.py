@@ -41,9 +41,7 @@ def train(job: Job) -> dict[str, Any]:
             run.write_result(status="stopped")
             raise
         except ValueError:
-            if not run.folder.exists("config.yaml"):
-                run.folder.fs.rm(run.folder.path, recursive=True)
-            raise
+            raise  # a mistake of the user's, not a failure of the run
         except Exception as error:
             run.write_result(status="failed", error=f"{type(error).__name__}: {error}")
             raise

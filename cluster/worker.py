@@ -80,7 +80,7 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
         trainer = build_trainer(workload, options, machine, session, callbacks, scratch)
         data.trainer = trainer  # the batches below must know their rank before Lightning attaches it
         for split in ("train", "validation", "test"):
-            data.batches(split)
+            data.batches(split, shuffle=split == "train")
         if trainer.is_global_zero:
             run.start(job.workload, config, workload.to_yaml(config))
             run.write_result(workload=job.workload, status="running", seed=config["seed"], **provenance())

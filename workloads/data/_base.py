@@ -30,9 +30,9 @@ class DataModule(L.LightningDataModule, ABC):
     """A data source.
 
     A subclass names its keys in ``__init__`` (among them ``batch_size``) and implements :meth:`load`, :meth:`encode`
-    and :meth:`answers`. What it learns from the training split (statistics, class names) belongs to its ``state_dict``: it
-    is kept in the checkpoint, and ``load`` must use it as it stands when it has been restored. What the data decides of
-    the model it offers as attributes, which a workload's ``links`` name.
+    and :meth:`answers`. What it learns from the training split (statistics, class names) belongs to its ``state_dict``:
+    it is kept in the checkpoint, and ``load`` must use it as it stands when it has been restored. What the data decides
+    of the model it offers as attributes, which a workload's ``links`` name.
 
     Attributes:
         seed: The run's seed; decides the order of batches.

@@ -121,15 +121,7 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
         split = _own_splits([os.path.relpath(path, top) for path in paths])
     else:
         paths = pictures_under(top)
-        folders = [os.path.dirname(path) for path in paths]
-        split = _own_splits([path[len(top) + 1 :] for path in paths])
-        for path, parent, name in zip(paths, folders, split, strict=True):
-            if parent == (os.path.join(top, name) if name else top):
-                raise ValueError(
-                    f"data.source: {path} is in no class's folder; put each class into a folder of its own, or write "
-                    "metadata.csv with the columns file_name and label"
-                )
-        labels = np.array([os.path.basename(parent) for parent in folders], dtype=object)
+        labels, split = _classes(paths, top)
         where = [(path, None) for path in paths]
     if not paths:
         raise ValueError(f"data.source: there is no image in {root}")
@@ -142,6 +134,19 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
         label=lambda i: where[i],
         identity=lambda some: (_file_identity(paths[i]) for i in some),
     )
+
+
+def _classes(paths: list[str], top: str) -> tuple[np.ndarray, np.ndarray]:
+    """Label and split of each picture, by the folders it lies in."""
+    split = _own_splits([path[len(top) + 1 :] for path in paths])
+    folders = [os.path.dirname(path) for path in paths]
+    for path, parent, name in zip(paths, folders, split, strict=True):
+        if parent == (os.path.join(top, name) if name else top):
+            raise ValueError(
+                f"data.source: {path} is in no class's folder; put each class into a folder of its own, or write "
+                "metadata.csv with the columns file_name and label"
+            )
+    return np.array([os.path.basename(parent) for parent in folders], dtype=object), split
 
 
 def files_under(top: str, wanted: Callable[[str], bool]) -> list[str]:

@@ -1,7 +1,6 @@
 """Image sets: real digits, written to files as people have them."""
 
 import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ from sklearn.datasets import load_digits
 
 from workloads.data._arrow import Table
 from workloads.data._batches import Batches, InMemory
-from workloads.data._listing import of_dataset
-from workloads.data._pictures import Form, decode
 from workloads.data.images import Images
 
 DIGITS = load_digits()
@@ -37,12 +34,6 @@ def write_metadata(root: Path, rows, header, lines) -> Path:
     with open(root / "metadata.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *lines])
     return root
-
-
-def as_png(pixels: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "PNG")
-    return content.getvalue()
 
 
 @pytest.fixture
@@ -199,28 +190,6 @@ def test_metadata_under_the_sources_own_splits(tmp_path, images):
     np.testing.assert_array_equal(target, DIGITS.target[:130] % 2)
 
 
-def test_a_set_as_the_hub_has_them(tmp_path):
-    """Real ``datasets`` objects, made here as there is no network: encoded pictures, and classes with names."""
-    import datasets
-
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
-    parts = {}
-    for name, rows in (("train", range(10, 40)), ("test", range(10))):
-        pictures = [{"bytes": as_png(PIXELS[i]), "path": None} for i in rows]
-        labels = [-1 if i == 3 else int(DIGITS.target[i] % 2) for i in rows]
-        parts[name] = datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features)
-    listing = of_dataset(datasets.DatasetDict(parts), "hf://a/b", "label", "auto")
-    expected = [["even", "odd"][DIGITS.target[i] % 2] for i in (*range(10, 40), *range(10))]
-    expected[33] = ""
-    assert listing.labels.tolist() == expected
-    assert listing.split.tolist() == ["train"] * 30 + ["test"] * 10
-    assert listing.picture(33) == listing.label(33) == ("hf://a/b (test)", 4)
-    for encoded, i in zip(listing.fetch(np.array([0, 35])), (10, 5), strict=True):
-        np.testing.assert_array_equal(decode(encoded, Form(8, 1, "resize"))[0], PIXELS[i])
-    with pytest.raises(ValueError, match=r"no column 'digit' in hf://a/b; there are: image, label"):
-        of_dataset(datasets.DatasetDict(parts), "hf://a/b", "digit", "auto")
-
-
 def test_changed_metadata_is_read_anew(tmp_path, images):
     lines = [(f"{i:04}.png", "ab"[i % 2]) for i in range(40)]
     write_metadata(tmp_path / "photos", range(40), ("file_name", "label"), lines)
@@ -246,11 +215,7 @@ def test_copies_of_a_picture_stay_on_one_side(tmp_path, images):
     assert len(home) == 60
 
 
-# From files to arrays
-
-
-def only(data: Images, path: Path) -> np.ndarray:
-    return data.encode([str(path)]).examples.columns["inputs"][0].numpy()
+# One shape for all
 
 
 def shaped(images, side: int, channels: int, fit: str = "resize") -> Images:
@@ -261,28 +226,6 @@ def shaped(images, side: int, channels: int, fit: str = "resize") -> Images:
 
 def vars_of_target() -> dict:
     return {"output": "binary", "classes": ["a", "b"], "mean": 0.0, "scale": 1.0}
-
-
-def test_pad_centres_on_black(tmp_path, images):
-    pixels = PIXELS[0][:3, :5]
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = np.zeros((6, 6), dtype=np.uint8)
-    expected[1:4, 0:5] = pixels  # half of 6 - 3 and of 6 - 5, rounded down
-    np.testing.assert_array_equal(only(shaped(images, 6, 1, "pad"), tmp_path / "a.png"), expected[None])
-
-
-def test_pad_shrinks_what_is_larger_and_keeps_its_shape(tmp_path, images):
-    pixels = np.kron(PIXELS[0][:4], np.ones((2, 2), dtype=np.uint8))  # 16 wide, 8 high
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = np.zeros((8, 8), dtype=np.uint8)
-    expected[2:6] = np.asarray(Image.fromarray(pixels).resize((8, 4), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(only(shaped(images, 8, 1, "pad"), tmp_path / "a.png"), expected[None])
-
-
-def test_resize_is_pillows_bilinear(tmp_path, images):
-    Image.fromarray(PIXELS[0][:, :5]).save(tmp_path / "a.png")
-    expected = np.asarray(Image.fromarray(PIXELS[0][:, :5]).resize((7, 7), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(only(shaped(images, 7, 1), tmp_path / "a.png"), expected[None])
 
 
 @pytest.mark.parametrize(("fit", "side"), [("pad", 10), ("resize", 8)])
@@ -312,31 +255,6 @@ def test_one_picture_in_colour_makes_colour_of_all(tmp_path, images):
     assert data.input_shape == (3, 8, 8)
     assert (pixels == red.transpose(2, 0, 1)).all(axis=(1, 2, 3)).sum() == 1
     assert (pixels[:, 0] == pixels[:, 1]).all(axis=(1, 2)).sum() == 59
-
-
-def test_grey_of_colour_is_luma(tmp_path, images):
-    Image.fromarray(np.full((4, 4, 3), (255, 0, 0), dtype=np.uint8)).save(tmp_path / "a.png")
-    assert (only(shaped(images, 4, 1), tmp_path / "a.png") == 76).all()  # 0.299 of 255
-
-
-def test_orientation_is_respected(tmp_path, images):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: to be shown turned clockwise by a quarter
-    Image.fromarray(PIXELS[3]).save(tmp_path / "a.png", exif=exif)
-    expected = np.rot90(PIXELS[3], -1)
-    np.testing.assert_array_equal(only(shaped(images, 8, 1), tmp_path / "a.png")[0], expected)
-
-
-def test_transparency_becomes_white(tmp_path, images):
-    pixels = np.dstack([PIXELS[0]] * 3 + [np.where(PIXELS[0] > 0, 255, 0).astype(np.uint8)])
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    expected = np.where(PIXELS[0] > 0, PIXELS[0], 255)
-    np.testing.assert_array_equal(only(shaped(images, 8, 1), tmp_path / "a.png")[0], expected)
-
-
-def test_sixteen_bits_are_reduced_to_eight(tmp_path, images):
-    Image.fromarray(PIXELS[0].astype(np.uint16) * 257).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(only(shaped(images, 8, 1), tmp_path / "a.png")[0], PIXELS[0])
 
 
 def test_training_images_alone_are_augmented(images):
@@ -398,6 +316,10 @@ def test_a_flipped_byte_on_disk_is_found(tmp_path, images):
     np.testing.assert_array_equal(everything(second)[0], before)
 
 
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
 def test_skipped_pictures_are_known_when_the_file_is_used_again(tmp_path, images):
     photos = write_classes(tmp_path / "photos", range(100))
     damage(photos / "0" / "0010.png")
@@ -456,21 +378,6 @@ def test_predicting_takes_files_and_folders(tmp_path, images):
         np.testing.assert_array_equal(picture[0], PIXELS[int(Path(name).stem)])
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda path: None, "a.png: no such file or folder"),
-        (lambda path: path.mkdir(), "a.png: there is no image in this folder"),
-        (lambda path: path.write_text("hello"), "a.png: not a picture, or one of an unknown format"),
-        (lambda path: (Image.fromarray(PIXELS[0]).save(path), damage(path)), "a.png: a broken picture"),
-    ],
-)
-def test_a_bad_input_to_predict_is_named(tmp_path, images, make, said):
-    make(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=said):
-        shaped(images, 8, 1).encode([str(tmp_path / "a.png")])
-
-
 def test_answers_and_their_contact_sheet(tmp_path, images):
     data = shaped(images, 8, 1)
     inputs = data.encode([str(write_classes(tmp_path / "photos", range(10)))])
@@ -482,127 +389,3 @@ def test_answers_and_their_contact_sheet(tmp_path, images):
     first = np.kron(inputs.examples.columns["inputs"][0, 0].numpy(), np.ones((14, 14), dtype=np.uint8))
     np.testing.assert_array_equal(sheet[14:126, 14:126, 0], first)
     assert (sheet[127:148, 14:126] < 100).any()  # its title
-
-
-# Bad sources
-
-
-def damage(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def test_an_empty_folder(tmp_path, images):
-    (tmp_path / "photos").mkdir()
-    assert refusal(images(tmp_path / "photos")) == f"data.source: there is no image in {tmp_path / 'photos'}"
-
-
-def test_a_file_in_place_of_a_folder(tmp_path, images):
-    (tmp_path / "photo.png").write_bytes(b"")
-    assert "photo.png is a file; expected a folder of images" in refusal(images(tmp_path / "photo.png"))
-
-
-def test_no_such_path(tmp_path, images):
-    assert f"there is no file or folder {tmp_path / 'nowhere'}" in refusal(images(tmp_path / "nowhere"))
-
-
-def test_one_class_only(tmp_path, images):
-    told = refusal(images(write_classes(tmp_path / "photos", np.flatnonzero(DIGITS.target == 4)[:20])))
-    assert str(tmp_path / "photos") in told
-    assert "one class only, '4'" in told
-
-
-def test_pictures_in_no_class(tmp_path, images):
-    write_classes(tmp_path / "photos", range(20))
-    Image.fromarray(PIXELS[0]).save(tmp_path / "photos" / "loose.png")
-    assert f"{tmp_path / 'photos' / 'loose.png'} is in no class's folder" in refusal(images(tmp_path / "photos"))
-
-
-@pytest.mark.parametrize("size", [0, 8])
-def test_a_broken_picture_stops_the_run(tmp_path, images, size):
-    photos = write_classes(tmp_path / "photos", range(100))
-    damage(photos / "3" / "0003.png")
-    (photos / "4" / "0004.png").unlink()
-    told = refusal(images(photos, size=size))
-    assert told.startswith(f"{photos / '3' / '0003.png'}: a broken picture (")
-    assert told.endswith("use --data.on_error skip")
-
-
-@pytest.mark.parametrize("broken", ["cut short", "no picture"])
-def test_broken_pictures_are_skipped_and_counted_up_to_five_percent(tmp_path, images, broken):
-    photos = write_classes(tmp_path / "photos", range(100))
-    for count, i in enumerate([0, 11, 22, 33, 44, 55], start=1):
-        (path,) = photos.glob(f"*/{i:04}.png")
-        if broken == "cut short":
-            damage(path)
-        else:
-            path.write_bytes(b"hello")
-        data = images(photos, on_error="skip")
-        if count <= 5:
-            with pytest.warns(UserWarning, match=f"{count} of 100 rows cannot be used"):
-                data.setup()
-            assert data.skipped == count
-            assert len(everything(data)[0]) == 100 - count
-    assert "6 of 100 rows cannot be used" in refusal(data)
-
-
-def test_metadata_that_names_a_missing_file(tmp_path, images):
-    lines = [(f"{i:04}.png", "ab"[i % 2]) for i in range(40)]
-    photos = write_metadata(tmp_path / "photos", range(39), ("file_name", "label"), lines)
-    told = f"{photos / 'metadata.csv'}, row 40: no such file: {photos / '0039.png'}"
-    assert refusal(images(photos)).startswith(told)
-    skipping = images(photos, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 40 rows cannot be used"):
-        skipping.setup()
-    assert len(everything(skipping)[0]) == 39
-
-
-def test_metadata_without_the_label_column(tmp_path, images):
-    lines = [(f"{i:04}.png", "ab"[i % 2]) for i in range(40)]
-    photos = write_metadata(tmp_path / "photos", range(40), ("file_name", "species"), lines)
-    told = refusal(images(photos))
-    assert told == f"data.label_column: no column 'label' in {photos / 'metadata.csv'}; there are: file_name, species"
-
-
-def test_metadata_without_file_names(tmp_path, images):
-    photos = write_metadata(tmp_path / "photos", range(40), ("file", "label"), [("0001.png", "a")])
-    assert "no column 'file_name' in" in refusal(images(photos))
-
-
-def test_a_missing_label(tmp_path, images):
-    lines = [(f"{i:04}.png", "" if i == 7 else "ab"[i % 2]) for i in range(40)]
-    photos = write_metadata(tmp_path / "photos", range(40), ("file_name", "label"), lines)
-    assert refusal(images(photos)).startswith(f"{photos / 'metadata.csv'}, row 8: the target is missing")
-
-
-def test_a_label_out_of_range(tmp_path, images):
-    lines = [(f"{i:04}.png", -1 if i == 7 else i % 3) for i in range(40)]
-    photos = write_metadata(tmp_path / "photos", range(40), ("file_name", "label"), lines)
-    told = refusal(images(photos, output="count"))
-    assert told.startswith(f"{photos / 'metadata.csv'}, row 8: target ")
-    assert "-1" in told
-    assert "is not a count" in told
-
-
-def test_a_class_of_the_test_split_that_training_lacks(tmp_path, images):
-    write_classes(tmp_path / "photos" / "train", [i for i in range(100) if DIGITS.target[i] < 9])
-    write_classes(tmp_path / "photos" / "test", range(100, 130))
-    assert "'9' is none of the 9 classes of training" in refusal(images(tmp_path / "photos"))
-
-
-def test_no_training_split(tmp_path, images):
-    write_classes(tmp_path / "photos" / "test", range(30))
-    assert "there is no training image; put them under train" in refusal(images(tmp_path / "photos"))
-
-
-def test_too_few_images_for_three_splits(tmp_path, images):
-    told = refusal(images(write_classes(tmp_path / "photos", [0, 1, 2])))
-    assert str(tmp_path / "photos") in told
-    assert "3 examples are too few to cut into train, validation, test" in told
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("size", -1), ("num_examples", -5), ("shift", -1.0), ("scale", 1.0), ("memory_limit", -0.5)]
-)
-def test_a_key_out_of_range_is_named(key, value):
-    with pytest.raises(ValueError, match=rf"data\.{key}: expected .*, got {value}"):
-        Images(**{key: value})
