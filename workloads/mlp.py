@@ -13,7 +13,7 @@ WORKLOAD = Workload(
     links={key: key for key in ("input_shape", "output", "num_outputs", "target_scale")},
     defaults={
         "model.hidden_dims": (32,), "model.dropout": 0.1, "model.lr": 1e-2, "model.weight_decay": 0.1,
-        "trainer.max_epochs": 100,
+        "trainer.max_epochs": 60,
     },
     smoke={"model.hidden_dims": (8,), "trainer.max_epochs": 2},
     baselines=_baselines.tables,
