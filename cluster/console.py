@@ -76,7 +76,11 @@ class Progress:
             from rich.progress import Progress as Bar
 
             self.live = Bar(
-                BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn(), console=Console(stderr=True)
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                transient=True,
             )
             self.task = self.live.add_task("starting", total=total, completed=done)
             self.live.start()

@@ -12,8 +12,9 @@ WORKLOAD = Workload(
     metric="accuracy",
     links={key: key for key in ("input_shape", "output", "num_outputs", "target_scale")},
     defaults={
-        "model.channels": (24, 48, 96), "model.dropout": 0.2,
-        "data.shift": 2.0, "data.rotation": 12.0, "data.scale": 0.1, "trainer.max_epochs": 80,
+        "model.channels": (32, 64, 128), "model.dropout": 0.5, "model.label_smoothing": 0.05,
+        "model.lr": 3e-3, "model.weight_decay": 1.0,
+        "data.shift": 1.5, "data.rotation": 10.0, "data.scale": 0.1, "trainer.max_epochs": 45,
     },
     smoke={"data.num_examples": 300, "model.channels": (8, 16), "trainer.max_epochs": 2},
     baselines=_baselines.images,

@@ -108,6 +108,9 @@ def memory(source: str, cache: str, mode: str) -> dict[str, float]:
 
 def speed(source: str, cache: str) -> dict[str, float]:
     """Examples/s, taken by turns, so that what else the machine does falls on both."""
+    import torch
+
+    torch.set_num_threads(1)  # the in-memory gather of two threads suffers most from whatever else runs
     sets = {mode: set_up(source, cache, mode != MODES[0]) for mode in (MODES[0], MODES[-1])}
     found = {f"{kind.__name__} {mode}": [] for kind in (go_through, train) for mode in sets}
     for _ in range(NUM_TURNS):

@@ -1,5 +1,6 @@
 """Memory-mapped Arrow files: equal to memory, whole or made again."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def test_what_was_read_does_not_stay_resident(tmp_path):
     for start in range(0, 48, 8):
         np.testing.assert_array_equal(table.take("inputs", np.arange(start, start + 8)), values[start : start + 8])
     assert mapped_mib() - before < 8  # of 48
+
+
+def test_a_file_cut_short_while_in_use_is_told(tmp_path):
+    write(tmp_path / "a.arrow", [{"inputs": np.ones((100, 4096), dtype=np.uint8)}])
+    table = Table(tmp_path / "a.arrow")
+    os.truncate(tmp_path / "a.arrow", 4096 * 50)
+    with pytest.raises(OSError, match="cut short while in use"):
+        table.take("inputs", np.array([0, 99]))
 
 
 def mapped_mib() -> float:

@@ -6,17 +6,23 @@ import torch
 from workloads.data._augment import augment, warp
 
 NONE = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "horizontal_flip": False}
-ALL = {"shift": 2.0, "rotation": 15.0, "scale": 0.2, "horizontal_flip": True}
+ALL = {"shift": 2.0, "rotation": 15.0, "scale": 0.2, "horizontal_flip": True, "shear": 10.0, "elastic": 2.0}
 
 
 def pictures(num=6, channels=2, height=9, width=7):
     return torch.rand(num, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def moved(images, right=0.0, down=0.0, rotation=0.0, scale=1.0):
+def moved(images, right=0.0, down=0.0, rotation=0.0, scale=1.0, slant=0.0, knots=None):
     num = len(images)
-    shift = torch.tensor([[right, down]]).repeat(num, 1)
-    return warp(images, shift_B2=shift, rotation_B=torch.full((num,), rotation), scale_B=torch.full((num,), scale))
+    return warp(
+        images,
+        shift_B2=torch.tensor([[right, down]]).repeat(num, 1),
+        rotation_B=torch.full((num,), rotation),
+        scale_B=torch.full((num,), scale),
+        slant_B=torch.full((num,), slant),
+        knots_B2hw=knots,
+    )
 
 
 def test_zero_strengths_are_the_identity():
@@ -53,6 +59,37 @@ def test_enlargement_moves_away_from_the_centre():
     enlarged = moved(images, scale=2.0)
     assert enlarged[0, 0, 10, 18].item() == pytest.approx(1.0, abs=1e-4)
     assert enlarged.sum() > 2 * images.sum()
+
+
+def test_a_slant_moves_rows_by_their_distance_from_the_centre():
+    images = torch.zeros(1, 1, 21, 15)
+    images[0, 0, [4, 10, 14], 7] = 1.0
+    slanted = moved(images, slant=0.5)
+    places = [slanted[0, 0, row].argmax().item() for row in (4, 10, 14)]
+    assert places == [4, 7, 9]
+    torch.testing.assert_close(slanted.sum(), images.sum())
+
+
+def test_a_slant_comes_before_the_turn():
+    images = pictures(height=8, width=8)
+    torch.testing.assert_close(
+        moved(images, slant=0.5, rotation=math.pi / 2), moved(images, slant=0.5).rot90(-1, (-2, -1)), atol=1e-5, rtol=0
+    )
+
+
+def test_equal_knots_are_a_shift():
+    images = pictures()
+    knots = torch.tensor([2.0, 1.0])[None, :, None, None].repeat(len(images), 1, 5, 5)
+    torch.testing.assert_close(moved(images, knots=knots), moved(images, right=2.0, down=1.0))
+
+
+def test_a_knot_moves_what_is_near_it_alone():
+    images = pictures(height=17, width=17)
+    knots = torch.zeros(len(images), 2, 5, 5)
+    knots[:, 0, 0, 0] = 2.0
+    elastic = moved(images, knots=knots)
+    assert not torch.equal(elastic[..., :3, :3], images[..., :3, :3])
+    torch.testing.assert_close(elastic[..., 9:, 9:], images[..., 9:, 9:])
 
 
 def test_a_random_shift_stays_within_its_bound():

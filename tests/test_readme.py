@@ -1,0 +1,44 @@
+"""The README's commands are commands: each is parsed as it stands, and the flags exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import workloads
+from cluster.cli import VERBS
+from cluster.flags import Flags
+from cluster.placement import Placement, RunFlags, Saving, Search
+from cluster.show import Shapes
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+OPTIONS = {"show": [Placement, Shapes], "train": [RunFlags, Placement], "tune": [RunFlags, Search, Placement]}
+
+
+def test_there_are_commands_for_every_verb_that_runs():
+    assert len(COMMANDS) > 8
+    said = re.findall(r"raydeck (\w+)", README)
+    assert set(VERBS) <= set(said)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("raydeck ")])
+def test_a_command_of_the_readme_is_taken(command):
+    _, verb, *arguments = shlex.split(command)
+    if verb == "submit":
+        verb, *arguments = arguments
+    name, *flags = arguments
+    saving = {"checkpoint.": [Saving]} if verb != "show" else {}
+    parser = Flags(verb, workloads.load(name), {"": OPTIONS[verb], **saving}).parser
+    flags = [flag for flag in flags if flag not in ("--config", "mine.yaml")]
+    assert parser.parse_args(flags)
+
+
+def test_make_targets_of_the_readme_exist():
+    targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets == {"demo", "test"}
+    assert all(f"\n{target}:" in makefile for target in targets)
