@@ -84,7 +84,8 @@ class Recorder(L.Callback):
         size = len(next(iter(batch.values())))
         self.examples += size * trainer.world_size
         self.loss_count += size
-        self.loss_sum = self.loss_sum + outputs["loss"].detach() * size
+        # Lightning divides the loss by the batches of an optimizer step.
+        self.loss_sum = self.loss_sum + outputs["loss"].detach() * (size * trainer.accumulate_grad_batches)
         if self.progress.due():
             done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
             self.progress.step(done, self._describe(trainer))

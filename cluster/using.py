@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser
 
 import workloads
@@ -16,7 +15,7 @@ from cluster.checkpoints import WEIGHTS
 from cluster.runs import Run
 from cluster.worker import quiet
 from workloads import _evaluate
-from workloads._machine import Machine, inspect
+from workloads._machine import Machine, inspect, prepare
 from workloads._spec import Config, Workload, flatten, to_config
 
 
@@ -29,7 +28,7 @@ def opened(run: Run, workload: Workload, config: Config, machine: Machine) -> An
         yield _evaluate.restore(workload, config, found[1] / WEIGHTS, machine)
 
 
-def prepare(
+def open_run(
     verb: str, arguments: Sequence[str], form: str, extra: dict[str, dict[str, Any]]
 ) -> tuple[Run, Workload, Config, Any, Machine] | None:
     """Find the run that is the first argument and parse the rest; None after printing help."""
@@ -58,13 +57,13 @@ def prepare(
         raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")
     quiet()
     machine = inspect(namespace["accelerator"], changed["trainer"]["precision"])
-    torch.set_num_threads(machine.num_threads)
+    prepare(machine)
     return run, workload, changed, namespace, machine
 
 
 def evaluate(arguments: list[str]) -> int:
     """``evaluate RUN [--data.* ...]``."""
-    found = prepare("evaluate", arguments, "RUN [--data.* ...]", {})
+    found = open_run("evaluate", arguments, "RUN [--data.* ...]", {})
     if found is None:
         return 0
     run, workload, config, namespace, machine = found
@@ -90,7 +89,7 @@ def predict(arguments: list[str]) -> int:
             "help": "Write answers to this .csv or .json, or a picture to .png.",
         },
     }
-    found = prepare("predict", arguments, "RUN INPUT...", inputs_and_output)
+    found = open_run("predict", arguments, "RUN INPUT...", inputs_and_output)
     if found is None:
         return 0
     run, workload, config, namespace, machine = found

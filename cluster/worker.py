@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytorch_lightning as L
-import torch
 from pytorch_lightning.callbacks import EarlyStopping
 
 import workloads
@@ -18,7 +17,7 @@ from cluster.placement import Placement, Saving
 from cluster.recorder import Recorder
 from cluster.runs import Run, provenance
 from cluster.session import Session
-from workloads._machine import Machine, inspect
+from workloads._machine import Machine, inspect, prepare
 from workloads._spec import Config, Workload
 
 
@@ -61,7 +60,7 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
     workload = workloads.load(job.workload)
     config, options = job.config, job.config["trainer"]
     machine = inspect(job.placement.accelerator, options["precision"], job.placement.cpus_per_worker)
-    torch.set_num_threads(machine.num_threads)
+    prepare(machine)
     data = workload.build_data(config, machine)
     data.prepare_data()
     data.setup("fit")

@@ -129,3 +129,12 @@ def test_more_epochs_go_on_with_a_finished_run_and_other_changes_are_refused(ray
     assert second["steps"] == 3 * first["steps"]
     _, err = raydeck(*command, "--trainer.max_epochs", "3", "--model.lr", "0.5", code=2)
     assert "model.lr" in err and "another --name" in err
+
+
+def test_the_recorded_training_loss_does_not_depend_on_accumulation(raydeck, tmp_path):
+    command = ("train", "mlp", "--baselines", "false", "--trainer.max_epochs", "1", "--model.lr", "1e-12",
+               "--model.dropout", "0", "--data.batch_size", "7")  # fmt: skip
+    raydeck(*command, "--name", "one")
+    raydeck(*command, "--name", "five", "--trainer.accumulate_grad_batches", "5")
+    one, five = (float(metrics(tmp_path / "runs" / name)[1][2]) for name in ("one", "five"))
+    assert one == pytest.approx(five, rel=1e-6)

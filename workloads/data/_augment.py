@@ -19,9 +19,9 @@ def augment(
     shift: float,
     rotation: float,
     scale: float,
+    shear: float,
+    elastic: float,
     horizontal_flip: bool,
-    shear: float = 0.0,
-    elastic: float = 0.0,
 ) -> Tensor:
     """Move each image a little, differently.
 
@@ -33,9 +33,9 @@ def augment(
         shift: Farthest move along each axis, in pixels.
         rotation: Largest turn either way, in degrees.
         scale: Largest enlargement or reduction, as a fraction of the size, in [0, 1).
-        horizontal_flip: Mirror left to right with probability 1/2.
         shear: Largest slant of the upright either way, in degrees below 90.
         elastic: Farthest move of the knots of a smooth random displacement along each axis, in pixels.
+        horizontal_flip: Mirror left to right with probability 1/2.
 
     Returns:
         Images of the same shape, in [0, 1]; the very same tensor where every strength is zero.

@@ -64,6 +64,8 @@ class Images(DataModule):
         shift: Farthest random move of a training image along each axis, in pixels.
         rotation: Largest random turn of a training image either way, in degrees.
         scale: Largest random enlargement or reduction of a training image, as a fraction.
+        shear: Largest random slant of a training image either way, in degrees.
+        elastic: Farthest random move of parts of a training image against each other, in pixels.
         horizontal_flip: Mirror half of the training images, at random.
         memory_limit: GiB of decoded images to hold in memory; 0 is a quarter of the machine's. Larger sets are read
             from disk.
@@ -86,6 +88,8 @@ class Images(DataModule):
         shift: float = 0.0,
         rotation: float = 0.0,
         scale: float = 0.0,
+        shear: float = 0.0,
+        elastic: float = 0.0,
         horizontal_flip: bool = False,
         memory_limit: float = 0.0,
         cache_dir: str | None = None,
@@ -94,19 +98,18 @@ class Images(DataModule):
     ) -> None:
         super().__init__()
         least = {"size": size, "num_examples": num_examples, "split_seed": split_seed, "memory_limit": memory_limit}
-        for name, value in {**least, "shift": shift, "rotation": rotation, "scale": scale}.items():
+        moves = {"shift": shift, "rotation": rotation, "scale": scale, "shear": shear, "elastic": elastic}
+        for name, value in {**least, **moves}.items():
             if value < 0:
                 raise ValueError(f"data.{name}: expected at least 0, got {value}")
         if scale >= 1:
             raise ValueError(f"data.scale: expected a fraction below 1, got {scale}")
+        if shear >= 90:
+            raise ValueError(f"data.shear: expected less than 90 degrees, got {shear}")
         self.source, self.batch_size, self.fit, self.size, self.colour = source, batch_size, fit, size, colour
-        self.kind, self.label_column, self.num_examples, self.split_seed = (
-            output,
-            label_column,
-            num_examples,
-            split_seed,
-        )
-        self.augmentation = {"shift": shift, "rotation": rotation, "scale": scale, "horizontal_flip": horizontal_flip}
+        self.kind, self.label_column = output, label_column
+        self.num_examples, self.split_seed = num_examples, split_seed
+        self.augmentation = {**moves, "horizontal_flip": horizontal_flip}
         self.memory_limit, self.on_error, self.revision = memory_limit, on_error, revision
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache()
         self.target: Target | None = None

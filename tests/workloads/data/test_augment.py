@@ -5,7 +5,7 @@ import torch
 
 from workloads.data._augment import augment, warp
 
-NONE = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "horizontal_flip": False}
+NONE = {"shift": 0.0, "rotation": 0.0, "scale": 0.0, "shear": 0.0, "elastic": 0.0, "horizontal_flip": False}
 ALL = {"shift": 2.0, "rotation": 15.0, "scale": 0.2, "horizontal_flip": True, "shear": 10.0, "elastic": 2.0}
 
 
