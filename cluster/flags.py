@@ -60,7 +60,7 @@ class Flags:
         Raises:
             ValueError: A flag is unknown, or a value wrong; one line.
         """
-        self._refuse_unknown(arguments)
+        refuse_unknown(self.parser, self.workload, arguments)
         first, _ = _peek(arguments)
         layers: list[Overrides] = []
         if first.smoke:
@@ -72,36 +72,39 @@ class Flags:
         try:
             namespace = self.parser.parse_args(list(arguments))
         except ArgumentError as error:
-            raise ValueError(self._explain(str(error), arguments)) from None
-        config = to_config(namespace)
-        return config, namespace
+            raise ValueError(explain(self.parser, str(error), arguments)) from None
+        return to_config(namespace), namespace
 
-    def _types(self) -> dict[str, Any]:
-        """Flag, without dashes, to its declared type."""
-        return {
-            option[2:]: getattr(action, "_typehint", None) or action.type
-            for action in self.parser._actions
-            for option in action.option_strings
-            if option.startswith("--") and action.help != argparse.SUPPRESS
-        }
 
-    def _refuse_unknown(self, arguments: Sequence[str]) -> None:
-        known = [k for k in self._types() if k not in ("model", "data", "trainer")]
-        for argument in arguments:
-            flag = argument[2:].partition("=")[0]
-            if not argument.startswith("--") or flag in known:
-                continue
-            if is_key(flag):
-                self.workload.check_keys([flag])
-            near = nearest(flag, known)
-            raise ValueError(f"no flag --{flag}" + (f"; did you mean --{near}?" if near else ""))
+def _types(parser: ArgumentParser) -> dict[str, Any]:
+    """Flag, without dashes, to its declared type."""
+    return {
+        option[2:]: getattr(action, "_typehint", None) or action.type
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--") and action.help != argparse.SUPPRESS
+    }
 
-    def _explain(self, message: str, arguments: Sequence[str]) -> str:
-        """jsonargparse's message of several lines as one of ours, where it is about a value."""
-        for flag, kind in self._types().items():
-            if f'"{flag.replace("-", "_")}"' in message and kind is not None:
-                return "--" + wrong_value(flag, _value_of(flag, arguments), kind)
-        return " ".join(message.split())
+
+def refuse_unknown(parser: ArgumentParser, workload: Workload, arguments: Sequence[str]) -> None:
+    """Raise ValueError for the first flag that there is not, naming the nearest one."""
+    known = [flag for flag in _types(parser) if flag not in ("model", "data", "trainer")]
+    for argument in arguments:
+        flag = argument[2:].partition("=")[0]
+        if not argument.startswith("--") or flag in known:
+            continue
+        if is_key(flag):
+            workload.check_keys([flag])
+        near = nearest(flag, known)
+        raise ValueError(f"no flag --{flag}" + (f"; did you mean --{near}?" if near else ""))
+
+
+def explain(parser: ArgumentParser, message: str, arguments: Sequence[str]) -> str:
+    """jsonargparse's message of several lines as one of ours, where it is about a value."""
+    for flag, kind in _types(parser).items():
+        if f'"{flag.replace("-", "_")}"' in message and kind is not None:
+            return "--" + wrong_value(flag, _value_of(flag, arguments), kind)
+    return " ".join(message.split())
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 import workloads
 from cluster import console
 from cluster.checkpoints import WEIGHTS
+from cluster.flags import explain, refuse_unknown
 from cluster.runs import Run
 from cluster.worker import quiet
 from workloads import _evaluate
@@ -48,10 +49,11 @@ def open_run(
     if any(argument in ("-h", "--help") for argument in arguments):
         parser.print_help()
         return None
+    refuse_unknown(parser, workload, arguments[1:])
     try:
         namespace = parser.parse_args(list(arguments[1:]))
     except ArgumentError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(explain(parser, str(error), arguments)) from None
     changed = to_config(namespace)
     if changed["model"] != config["model"]:
         raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")

@@ -175,6 +175,8 @@ def test_predict_and_evaluate_a_table(folder, trained, capsys, sample_inputs):
     assert test["test"] == json.loads((trained / "mlp" / "result.json").read_text())["test"]
     assert "make no picture" in refused(capsys, "predict", run, table, "--output", "x.png")
     assert "cannot be changed" in refused(capsys, "evaluate", run, "--model.lr", "1")
+    assert "did you mean 'data.source'" in refused(capsys, "evaluate", run, "--data.sorce", "x.csv")
+    assert "expected a whole number, got 'x'" in refused(capsys, "evaluate", run, "--data.batch_size", "x")
 
 
 def test_predict_images_draws_a_contact_sheet(folder, trained, capsys, sample_inputs):
