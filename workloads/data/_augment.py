@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H rows, W columns.
 """
 
+import functools
 import math
 
 import torch
@@ -60,6 +61,17 @@ def augment(
     return images_BCHW
 
 
+@functools.lru_cache(maxsize=8)
+def _spread(height: int, width: int) -> Tensor:
+    """Bicubic interpolation from the knots to the pixels as a matrix, which is ten times as fast on a CPU.
+
+    Returns:
+        Weights, shape (KNOTS * KNOTS, height * width).
+    """
+    basis_K1hw = torch.eye(KNOTS * KNOTS).view(-1, 1, KNOTS, KNOTS)
+    return F.interpolate(basis_K1hw, (height, width), mode="bicubic", align_corners=True).flatten(1)
+
+
 def warp(
     images_BCHW: Tensor,
     *,
@@ -94,6 +106,8 @@ def warp(
     offset_B21 = -linear_B22 @ torch.stack([right_B, down_B], dim=1)[:, :, None]
     grid_BHW2 = F.affine_grid(torch.cat([linear_B22, offset_B21], dim=2), list(images_BCHW.shape), align_corners=False)
     if knots_B2hw is not None:
-        moved_B2HW = F.interpolate(knots_B2hw, (height, width), mode="bicubic", align_corners=True)
-        grid_BHW2 = grid_BHW2 - moved_B2HW.permute(0, 2, 3, 1) * grid_BHW2.new_tensor([2 / width, 2 / height])
+        spread_KP = _spread(height, width).to(grid_BHW2)
+        moved_B2P = knots_B2hw.flatten(2) @ spread_KP
+        moved_BHW2 = moved_B2P.transpose(1, 2).reshape(-1, height, width, 2)
+        grid_BHW2 = grid_BHW2 - moved_BHW2 * grid_BHW2.new_tensor([2 / width, 2 / height])
     return F.grid_sample(images_BCHW, grid_BHW2, mode="bilinear", padding_mode="border", align_corners=False)
