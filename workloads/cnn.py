@@ -14,7 +14,8 @@ WORKLOAD = Workload(
     defaults={
         "model.channels": (32, 64, 128), "model.dropout": 0.5, "model.label_smoothing": 0.05,
         "model.lr": 3e-3, "model.weight_decay": 1.0,
-        "data.shift": 1.5, "data.rotation": 10.0, "data.scale": 0.1, "trainer.max_epochs": 65,
+        "data.shift": 1.5, "data.rotation": 10.0, "data.scale": 0.1, "data.shear": 8.0, "data.elastic": 1.5,
+        "trainer.max_epochs": 65,
     },
     smoke={"data.num_examples": 300, "model.channels": (8, 16), "trainer.max_epochs": 2},
     baselines=_baselines.images,
