@@ -98,6 +98,12 @@ class Recorder(L.Callback):
                 self._save(trainer, trainer.current_epoch, score=None)
                 self._stop_if(signum)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate rank 0's batch statistics, which are those that a checkpoint keeps, on every rank."""
+        if trainer.world_size > 1:
+            for buffer in pl_module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validated = not trainer.sanity_checking
 

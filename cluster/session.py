@@ -52,6 +52,15 @@ class Session(ABC):
         return
 
 
+def ddp_options(find_unused_parameters: bool) -> dict[str, Any]:
+    """Options of DistributedDataParallel that every launcher uses.
+
+    Buffers are not broadcast before every forward pass, which costs 7 % of a small network's training on two CPU
+    workers; the Recorder does it before every evaluation instead. In between, batch statistics are not read.
+    """
+    return {"broadcast_buffers": False, "find_unused_parameters": find_unused_parameters}
+
+
 class LocalSession(Session):
     """This process, without Ray. SIGINT and SIGTERM ask it to save and stop."""
 

@@ -12,7 +12,7 @@ from cluster import console
 from cluster.folder import Folder
 from cluster.placement import Placement
 from cluster.runs import Run
-from cluster.session import LocalSession, Session, Stopped, catch_signals
+from cluster.session import LocalSession, Session, Stopped, catch_signals, ddp_options
 from cluster.worker import Job, fit
 from workloads._machine import available_cpus
 
@@ -137,7 +137,7 @@ class TrainSession(Session):
         return {
             "accelerator": accelerator,
             "devices": "auto",
-            "strategy": RayDDPStrategy(find_unused_parameters=find_unused_parameters),
+            "strategy": RayDDPStrategy(**ddp_options(find_unused_parameters)),
             "plugins": [RayLightningEnvironment()],
         }
 

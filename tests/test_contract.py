@@ -155,12 +155,12 @@ from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 import workloads
 from cluster.placement import Placement
-from cluster.session import LocalSession
+from cluster.session import LocalSession, ddp_options
 from cluster.worker import Job, fit
 
 class Gloo(LocalSession):
     def trainer_arguments(self, accelerator, find_unused_parameters):
-        strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=find_unused_parameters)
+        strategy = DDPStrategy(process_group_backend="gloo", **ddp_options(find_unused_parameters))
         return {"accelerator": "cpu", "devices": 2, "strategy": strategy, "plugins": [TorchElasticEnvironment()]}
 
 for name in sys.argv[2:]:
