@@ -143,16 +143,17 @@ def train(arguments: list[str]) -> int:
     result = run.result()
     epochs = job.config["trainer"]["max_epochs"]
     if result.get("status") == "finished" and epochs <= run.stored()[1]["trainer"]["max_epochs"]:
-        console.say(f"run {run.folder} is finished; nothing to do (more --trainer.max_epochs would go on with it)")
+        more = "more --trainer.max_epochs would go on with it"
+        console.say(f"run {run.folder.short()} is finished; nothing to do ({more})")
         present(run, result, as_json)
         return 0
     from cluster.train import train as launch
 
-    console.say(f"run {run.folder}")
+    console.say(f"run {run.folder.short()}")
     try:
         result = launch(job)
     except Stopped as stopped:
-        console.say(f"stopped; the same command goes on from the last checkpoint in {run.folder}")
+        console.say(f"stopped; the same command goes on from the last checkpoint in {run.folder.short()}")
         return 128 + stopped.signum
     present(run, result, as_json)
     return 0
@@ -199,8 +200,7 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     rows += [(name, console.number(value)) for name, value in result.get("baselines", {}).items()]
     print()
     console.table("on the test split", ("", metric), rows)
-    place = os.path.relpath(run.folder.path) if run.folder.is_local else str(run.folder)
-    place = min(place, str(run.folder), key=len)
+    place = run.folder.short()
     monitor, rate = result["monitor"], result["examples_per_second"]
     print(
         f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "

@@ -33,6 +33,10 @@ class Folder:
     def __truediv__(self, name: str) -> Self:
         return type(self)(f"{self.uri.rstrip('/')}/{name}")
 
+    def short(self) -> str:
+        """The folder as people would type it from here."""
+        return min(os.path.relpath(self.path), self.uri, key=len) if self.is_local else self.uri
+
     @property
     def local(self) -> Path:
         assert self.is_local, f"{self.uri} is not a local folder"

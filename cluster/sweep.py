@@ -76,13 +76,13 @@ def command(arguments: list[str]) -> int:
     run = Run(Folder(sweep.job.directory))
     if run.result().get("status") == "finished":
         run.check(sweep.job.workload, _stored(sweep)[0])
-        console.say(f"sweep {run.folder} is finished; nothing to do")
+        console.say(f"sweep {run.folder.short()} is finished; nothing to do")
     else:
-        console.say(f"sweep {run.folder}")
+        console.say(f"sweep {run.folder.short()}")
         try:
             tune(sweep)
         except Stopped as stopped:
-            console.say(f"stopped; the same command goes on with the sweep in {run.folder}")
+            console.say(f"stopped; the same command goes on with the sweep in {run.folder.short()}")
             return 128 + stopped.signum
     present(run, sweep.as_json)
     return 0
@@ -359,7 +359,7 @@ def present(run: Run, as_json: bool) -> None:
             print(f"  {row['trial']} failed: {row['error']}")
     if result["best_trial"]:
         print(
-            f"\nnext:\n  raydeck train {result['workload']} --config {run.folder}/best.yaml "
+            f"\nnext:\n  raydeck train {result['workload']} --config {run.folder.short()}/best.yaml "
             f"--cpus-per-worker {result['cpus_per_worker']}"
         )
 

@@ -85,7 +85,7 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
             run.write_result(workload=job.workload, status="running", seed=config["seed"], **provenance())
         with store.latest() as found:
             if found and session.shows_progress and trainer.is_global_zero:
-                console.say(f"going on from epoch {found[0].epoch}, step {found[0].step} ({run.folder})")
+                console.say(f"going on from epoch {found[0].epoch}, step {found[0].step} ({run.folder.short()})")
             trainer.fit(model, datamodule=data, ckpt_path=found and found[1] / WEIGHTS, weights_only=True)
         values = summary(trainer, model, recorder, workload)
         if session.final:

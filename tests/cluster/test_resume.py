@@ -111,10 +111,11 @@ def test_a_bit_flipped_in_the_newest_checkpoint_costs_only_the_way_from_the_one_
 
 
 def test_a_running_name_is_refused(raydeck, tmp_path):
-    process = raydeck.start(*LONG, "--name", "busy", "--checkpoint.every_minutes", "0.002")
+    command = (*LONG, "--name", "busy", "--trainer.max_epochs", "1000")
+    process = raydeck.start(*command, "--checkpoint.every_minutes", "0.002")
     try:
         wait_for_mid_epoch(tmp_path / "runs" / "busy", process, least=0)
-        _, err = raydeck(*LONG, "--name", "busy", code=2)
+        _, err = raydeck(*command, code=2)
         assert f"running already (process {process.pid} " in err
     finally:
         process.kill()
