@@ -1,7 +1,7 @@
 """The deck's simple neural network on tables.
 
-Mean test figures of seeds 0 to 2, a few seconds each: accuracy 0.911 on iris, 0.981 on wine, 0.971 on breast_cancer; r2
-0.500 on diabetes: raydeck train mlp --data.source wine
+Test accuracy 0.900 on iris, 0.972 on wine, 0.974 on breast_cancer, r2 0.510 on diabetes, in a second each on 2 cores,
+2026-11-23: raydeck train mlp --data.source wine
 """
 
 from lightning_modules.mlp import MLP
