@@ -45,8 +45,8 @@ class Raydeck:
         assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
         return out, err
 
-    def json(self, *arguments: str, **environ: str) -> dict:
-        return json.loads(self(*arguments, "--json", **environ)[0])
+    def json(self, *arguments: str, timeout: float = 240, **environ: str) -> dict:
+        return json.loads(self(*arguments, "--json", timeout=timeout, **environ)[0])
 
 
 @pytest.fixture(scope="session")

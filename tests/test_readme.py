@@ -40,5 +40,5 @@ def test_a_command_of_the_readme_is_taken(command):
 def test_make_targets_of_the_readme_exist():
     targets = {command.split()[1] for command in COMMANDS if command.startswith("make ")}
     makefile = (ROOT / "Makefile").read_text()
-    assert targets == {"demo", "test"}
+    assert targets == {"demo", "test", "slow"}
     assert all(f"\n{target}:" in makefile for target in targets)
