@@ -85,19 +85,20 @@ class Board(tune.Callback):
         )
 
     def _table(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
 
         finished, elapsed = self._finished(), time.monotonic() - self.began
         failed = sum(row["status"] == "failed" for row in self.rows.values())
         left = console.duration(elapsed / finished * (self.total - finished)) if finished else "?"
-        table = Table(
-            title=f"{finished}/{self.total} trials, {failed} failed, best {self.monitor} "
-            f"{console.number(self._best())}, {console.duration(elapsed)} so far, about {left} left",
-            title_justify="left",
+        stand = (
+            f"{finished}/{self.total} trials, {failed} failed, best {self.monitor} "
+            f"{console.number(self._best())}, {console.duration(elapsed)} so far, about {left} left"
         )
+        table = Table()
         for column in ("trial", "status", "epoch", self.monitor):
             table.add_column(column)
         shown = sorted(self.rows.items(), key=lambda item: (item[1]["status"] != "running", item[0]))
         for trial_id, row in shown[:15]:
             table.add_row(trial_id, row["status"], str(row["epoch"]), console.number(row["best"]))
-        return table
+        return Group(stand, table)

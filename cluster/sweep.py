@@ -349,9 +349,9 @@ def present(run: Run, as_json: bool) -> None:
         print(json.dumps({"sweep": str(run.folder), **result}, indent=1))
         return
     rows = list(csv.DictReader(run.folder.read("trials.csv").decode().splitlines()))
-    columns = [column for column in rows[0] if column not in ("seconds", "error")]
-    best = [[_short(row[column]) for column in columns] for row in rows[:10]]
-    console.table(f"best of {len(rows)} trials by {result['monitor']['name']}", columns, best)
+    name = result["monitor"]["name"]
+    best = [(row["trial"], row["status"], row["epochs"], _short(row["best"]), _settings(row)) for row in rows[:10]]
+    console.table(f"best of {len(rows)} trials by {name}", ("trial", "status", "epochs", name, "settings"), best)
     stopped, failed = result["num_stopped_early"], result["num_failed"]
     print(f"\n{result['num_trials']} trials: {stopped} stopped early, {failed} failed")
     for row in rows:
@@ -362,6 +362,12 @@ def present(run: Run, as_json: bool) -> None:
             f"\nnext:\n  raydeck train {result['workload']} --config {run.folder.short()}/best.yaml "
             f"--cpus-per-worker {result['cpus_per_worker']}"
         )
+
+
+def _settings(row: dict[str, str]) -> str:
+    """What a trial tried, in a line: the keys without the part before the dot, which is clear from the rest."""
+    tried = {key.partition(".")[2]: _short(value).strip('"') for key, value in row.items() if "." in key}
+    return "  ".join(f"{key} {value}" for key, value in tried.items())
 
 
 def _short(text: str) -> str:
