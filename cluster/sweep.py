@@ -163,7 +163,7 @@ def _points(domain: Any) -> list[Any]:
         return list(domain.categories)
     low, high = domain.lower, domain.upper - (1 if isinstance(domain, Integer) else 0)
     shares = [k / (GRID_POINTS - 1) for k in range(GRID_POINTS)]
-    logarithmic = isinstance(domain.get_sampler(), LogUniform) or "Log" in type(domain.get_sampler()).__name__
+    logarithmic = isinstance(domain.get_sampler(), LogUniform)
     values = [low * (high / low) ** s if logarithmic else low + (high - low) * s for s in shares]
     return values if isinstance(domain, Float) else sorted({round(value) for value in values})
 
