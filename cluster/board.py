@@ -1,5 +1,6 @@
-"""The live table of a sweep."""
+"""What a sweep shows and writes down as it runs."""
 
+import json
 import sys
 import time
 from typing import Any
@@ -7,22 +8,29 @@ from typing import Any
 from ray import tune
 
 from cluster import console
+from cluster.ledger import Ledger, Record
+from cluster.train import cause
+
+SHOWN = 15
+"""Trials in the live table."""
 
 
 class Board(tune.Callback):
-    """Shows a sweep as it runs: a live table in a terminal, a line a finished trial when redirected.
+    """Keeps the ledger, and shows it: a live table in a terminal, a line an ended trial when redirected.
 
     Args:
+        ledger: The sweep's records.
         monitor: The metric that ranks trials.
-        mode: Whether a lower or a higher value is better.
         total: Trials of the sweep.
+        max_epochs: Epochs of a trial that is not stopped early.
+        budget: Seconds the sweep may take; None for no limit.
     """
 
-    def __init__(self, monitor: str, mode: str, total: int) -> None:
-        self.monitor, self.mode, self.total = monitor, mode, total
-        self.began = time.monotonic()
-        self.rows: dict[str, dict[str, Any]] = {}
+    def __init__(self, ledger: Ledger, monitor: str, total: int, max_epochs: int, budget: float | None) -> None:
+        self.ledger, self.monitor, self.total = ledger, monitor, total
+        self.max_epochs, self.budget = max_epochs, budget
         self.live: Any = None
+        self.drawn = 0.0
 
     def setup(self, **info: Any) -> None:
         if sys.stderr.isatty() and self.live is None:
@@ -33,72 +41,121 @@ class Board(tune.Callback):
             self.live.start()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._note(trial, "running")
+        asked = trial.config["asked"]
+        record = self.ledger.records.get(asked["trial"])
+        if record is None:
+            self.ledger.put(Record(asked["trial"], asked["point"], status="running"))
+        else:
+            record.status = "running"
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._note(trial, "running", result)
+        self._record(trial, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._note(trial, "done", trial.last_result)
+        record = self._record(trial, trial.last_result)
+        record.status = "finished" if self._is_finished(record) else "stopped early"
+        if record.status != "finished" and self.out_of_time():
+            record.status = "out of time"
+        self._end(record)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._note(trial, "failed", trial.last_result)
+        record = self._record(trial, trial.last_result)
+        record.status, record.error = "failed", reason(trial.get_error())
+        self._end(record)
 
-    def get_state(self) -> dict[str, Any]:
-        return {"rows": self.rows, "elapsed": time.monotonic() - self.began}
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self.live is None or time.monotonic() - self.drawn < 0.5:
+            return
+        self.drawn = time.monotonic()
+        for trial in trials:
+            record = self.ledger.records.get(trial.config["asked"]["trial"])
+            if record and not record.ended:
+                told = {"RUNNING": "running", "PAUSED": "paused", "PENDING": "waiting"}
+                record.status = told.get(trial.status, record.status)
+        self.live.update(self._table(), refresh=True)
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.rows, self.began = state["rows"], time.monotonic() - state["elapsed"]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"live": None}  # Tune pickles its callbacks; a live display has locks
+    def out_of_time(self) -> bool:
+        """Whether the sweep has used up its time."""
+        return self.budget is not None and self.ledger.elapsed() >= self.budget
 
     def close(self) -> None:
         if self.live is not None:
+            self.live.update(self._table(), refresh=True)
             self.live.stop()
             self.live = None
 
-    def _note(self, trial: Any, status: str, result: dict[str, Any] | None = None) -> None:
-        row = self.rows.setdefault(trial.trial_id, {"epoch": 0, "best": None})
-        row["status"] = status
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks into snapshots, which a sweep does not go on from
+
+    def _record(self, trial: Any, result: dict[str, Any] | None) -> Record:
+        """The record of a trial, brought up to date."""
+        record = self.ledger.records[trial.config["asked"]["trial"]]
         if result and "epoch" in result:
-            row |= {"epoch": result["epoch"], "best": result.get("best")}
-        if self.live is not None:
-            self.live.update(self._table(), refresh=True)
-        elif status != "running":
-            console.say(self._line(trial.trial_id))
+            record.best, record.epochs, record.seconds = result["best"], result["epoch"], result["seconds"]
+            record.values, record.scores = dict(result["values"]), list(result["scores"])
+        record.until = self.ledger.elapsed()
+        return record
 
-    def _best(self) -> float | None:
-        values = [row["best"] for row in self.rows.values() if row["best"] is not None]
-        return (min if self.mode == "min" else max)(values) if values else None
+    def _is_finished(self, record: Record) -> bool:
+        """Whether a trial ended by itself: its run says so, since patience can end one before its last epoch."""
+        try:
+            result = json.loads((self.ledger.folder / record.trial).read("result.json"))
+        except FileNotFoundError:
+            return False
+        whole = len(record.scores) == self.ledger.seeds or self.ledger.seeds == 1
+        return result.get("status") == "finished" and whole
 
-    def _finished(self) -> int:
-        return sum(row["status"] != "running" for row in self.rows.values())
+    def _end(self, record: Record) -> None:
+        self.ledger.put(record)
+        if self.live is None:
+            ended = self.ledger.count("finished", "stopped early", "out of time", "failed")
+            best = self.ledger.best()
+            console.say(
+                f"trial {record.trial} {record.status}  epoch {record.epochs}  {self.monitor} "
+                f"{console.number(record.best)}  ({ended}/{self.total}, best {console.number(best and best.best)})"
+                + (f"  {record.error}" if record.error else "")
+            )
 
-    def _line(self, trial_id: str) -> str:
-        row = self.rows[trial_id]
-        return (
-            f"trial {trial_id} {row['status']}  epoch {row['epoch']}  {self.monitor} {console.number(row['best'])}  "
-            f"({self._finished()}/{self.total}, best {console.number(self._best())})"
-        )
+    def _left(self) -> str:
+        """The time left, as far as it can be told."""
+        elapsed = self.ledger.elapsed()
+        part = sum(1.0 if r.ended else r.epochs / self.max_epochs for r in self.ledger.records.values()) / self.total
+        left = elapsed * (1 - part) / part if part else None
+        if self.budget is not None:
+            left = self.budget - elapsed if left is None else min(left, self.budget - elapsed)
+        return "?" if left is None else console.duration(max(0.0, left))
 
     def _table(self) -> Any:
         from rich.console import Group
         from rich.table import Table
 
-        finished, elapsed = self._finished(), time.monotonic() - self.began
-        failed = sum(row["status"] == "failed" for row in self.rows.values())
-        left = console.duration(elapsed / finished * (self.total - finished)) if finished else "?"
-        stand = (
-            f"{finished}/{self.total} trials, {failed} failed, best {self.monitor} "
-            f"{console.number(self._best())}, {console.duration(elapsed)} so far, about {left} left"
-        )
+        ledger, best = self.ledger, self.ledger.best()
+        counts = [(name, ledger.count(name)) for name in ("running", "paused", "finished", "stopped early", "failed")]
+        told = ", ".join(f"{count} {name}" for name, count in counts if count or name in ("running", "failed"))
         table = Table()
         for column in ("trial", "status", "epoch", self.monitor):
             table.add_column(column)
-        shown = sorted(self.rows.items(), key=lambda item: (item[1]["status"] != "running", item[0]))
-        for trial_id, row in shown[:15]:
-            table.add_row(trial_id, row["status"], str(row["epoch"]), console.number(row["best"]))
-        return Group(stand, table)
+        busy = sorted((r for r in ledger.records.values() if r.status in ("running", "paused")), key=lambda r: r.trial)
+        best_ended = [record for record in ledger.ranked() if record.status not in ("running", "paused")]
+        for record in (busy[: SHOWN - 5] + best_ended)[:SHOWN]:
+            table.add_row(record.trial, record.status, str(record.epochs), console.number(record.best))
+        return Group(
+            f"{self.total} trials: {told}; best {self.monitor} {console.number(best and best.best)}"
+            + (f" (trial {best.trial})" if best else ""),
+            f"{console.duration(ledger.elapsed())} so far, about {self._left()} left",
+            table,
+        )
+
+
+def reason(error: BaseException | None) -> str:
+    """Why a trial failed, in a line."""
+    import ray.exceptions
+
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return "out of memory: Ray ended it; give each trial more, or run fewer at a time (--concurrent)"
+    if isinstance(error, ray.exceptions.ActorDiedError):
+        return "its process died (out of memory, or killed)"
+    told = cause(error) if error else "unknown"
+    return "out of memory" if told in ("", "MemoryError") else told

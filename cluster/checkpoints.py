@@ -44,10 +44,16 @@ class Checkpoints:
         folder: Their folder.
         mode: Whether a lower or a higher score is better.
         keep: Best checkpoints to keep, besides the last two.
+        span: Epochs back from the newest of which all checkpoints are kept: others may yet go on from them.
     """
 
-    def __init__(self, folder: Folder, mode: Literal["min", "max"], keep: int = 1) -> None:
-        self.folder, self.mode, self.keep = folder, mode, keep
+    def __init__(self, folder: Folder, mode: Literal["min", "max"], keep: int = 1, span: int = 0) -> None:
+        self.folder, self.mode, self.keep, self.span = folder, mode, keep, span
+
+    @staticmethod
+    def name_of(step: int) -> str:
+        """The folder of the checkpoint at an optimizer step."""
+        return f"step-{step:09d}"
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -69,11 +75,21 @@ class Checkpoints:
     def commit(self, staged: Path, *, epoch: int, step: int, score: float | None) -> Checkpoint:
         """Commit the files in ``staged``, then drop what need not be kept."""
         files = {file.name: (file.stat().st_size, sha256(file)) for file in staged.iterdir()}
-        checkpoint = Checkpoint(f"step-{step:09d}", epoch, step, score, files)
+        checkpoint = Checkpoint(self.name_of(step), epoch, step, score, files)
         (staged / MANIFEST).write_text(json.dumps(asdict(checkpoint), indent=1))
         self.folder.commit(staged, checkpoint.name, last=MANIFEST)
         self.prune()
         return checkpoint
+
+    def take_over(self, other: "Checkpoints", step: int) -> None:
+        """Replace all by those of another run up to an optimizer step, which it has."""
+        names = [c.name for c in other.committed() if c.step <= step]
+        assert names and names[-1] == self.name_of(step), f"{other.folder} has no checkpoint of step {step}"
+        taken = Folder(f"{self.folder}.taken")
+        taken.fs.makedirs(taken.path, exist_ok=True)
+        for name in names:
+            other.folder.copy(name, taken, last=MANIFEST)
+        self.folder.replace_by(taken)
 
     def committed(self) -> list[Checkpoint]:
         """All with a readable manifest, oldest first. Their files are not looked at: see :meth:`open`."""
@@ -101,9 +117,10 @@ class Checkpoints:
             yield found
 
     def prune(self) -> None:
-        """Drop all but the best ``keep`` and the last two, and whatever is torn."""
+        """Drop all but the best ``keep``, the last two and those of the last ``span`` epochs, and whatever is torn."""
         committed = self.committed()
         kept = {c.name for c in committed[-2:]} | {c.name for c in self.ranked()[: self.keep]}
+        kept |= {c.name for c in committed if self.span and c.epoch >= committed[-1].epoch - self.span}
         for name in self.folder.folders():
             if name.startswith("step-") and name not in kept:
                 self.folder.remove(name)

@@ -98,6 +98,21 @@ class Folder:
         """Copy the folder ``name`` in this one to the local folder ``target``."""
         self.fs.get(f"{self.path}/{name}/", f"{target}/", recursive=True)
 
+    def copy(self, name: str, target: Self, last: str) -> None:
+        """Copy the folder ``name`` in this one into the folder ``target``, its file ``last`` after all others."""
+        source, goal = f"{self.path}/{name}", f"{target.path}/{name}"
+        target.remove(name)
+        target.fs.makedirs(goal, exist_ok=True)
+        files = [path.rpartition("/")[2] for path in self.fs.find(source)]
+        for file in sorted(files, key=lambda file: file == last):
+            self.fs.cp_file(f"{source}/{file}", f"{goal}/{file}")
+
+    def replace_by(self, other: Self) -> None:
+        """Put another folder of the same filesystem in this one's place."""
+        if self.exists():
+            self.fs.rm(self.path, recursive=True)
+        self.fs.mv(other.path, self.path, recursive=True)
+
     def commit(self, staged: Path, name: str, last: str) -> None:
         """Move the local folder ``staged`` to ``name`` in this one, so that the file ``last`` vouches for all others.
 

@@ -1,5 +1,6 @@
 """Where a run happens, how it is saved and how a sweep searches: the flags that are not part of a config."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,30 +63,71 @@ class Search:
     """How a sweep searches.
 
     Args:
-        trials: Configurations to try; a grid search tries every one of its own.
+        trials: Configurations to try; a grid search tries every one of its own. The same command with more goes on.
         concurrent: Trials at a time; 0 runs as many as there are CPUs (or GPUs) for.
-        scheduler: asha stops trials that lag behind (Li et al. 2018, arXiv:1810.05934); fifo lets each finish.
-        search: random draws from the space; grid tries all combinations, with three points of each range.
-        grace: Epochs before asha may stop a trial.
-        time_budget: Minutes after which no trial goes on; null for no limit.
+        max_epochs: Epochs of a trial that is not stopped early; 0 leaves it to trainer.max_epochs.
+        scheduler: asha stops trials that lag behind at 1, 3, 9 ... times the grace (Li et al. 2018, arXiv:1810.05934);
+            hyperband does so in groups that wait for each other (Li et al. 2018, arXiv:1603.06560); median stops
+            trials below the median of the others (Golovin et al. 2017); pbt lets the worst take over the weights and
+            altered settings of the best as they train (Jaderberg et al. 2017, arXiv:1711.09846); fifo lets each finish.
+            By default asha, with several objectives fifo.
+        search: random draws from the space; grid tries all combinations, with three points of each range; optuna
+            learns from the trials so far: TPE (Bergstra et al. 2011), with several objectives NSGA-II (Deb et al.
+            2002). By default random, with several objectives optuna.
+        objectives: What to optimise at once, separated by commas, e.g. val/accuracy,num_parameters: validation metrics,
+            num_parameters, seconds. :min or :max behind a name says which is better where the name does not.
+        grace: Epochs before asha, hyperband or median may stop a trial.
+        perturb_every: Epochs between pbt's alterations of a trial; 0 for a tenth of all epochs.
+        seeds: Seeds with which a configuration that is not stopped early is trained; its score is their mean.
+        time_budget: Minutes after which no trial goes on; null for no limit. The same command with more goes on.
+        keep_trials: Trials, best first, whose checkpoints are kept once they have ended; 0 keeps all.
     """
 
     trials: int = 16
     concurrent: int = 0
-    scheduler: Literal["asha", "fifo"] = "asha"
-    search: Literal["random", "grid"] = "random"
+    max_epochs: int = 0
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "fifo"] | None = None
+    search: Literal["random", "grid", "optuna"] | None = None
+    objectives: str | None = None
     grace: int = 1
+    perturb_every: int = 0
+    seeds: int = 1
     time_budget: float | None = None
+    keep_trials: int = 3
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"--trials: expected at least 1, got {self.trials}")
-        if self.concurrent < 0:
-            raise ValueError(f"--concurrent: expected at least 0, got {self.concurrent}")
-        if self.grace < 1:
-            raise ValueError(f"--grace: expected at least 1, got {self.grace}")
-        if self.time_budget is not None and self.time_budget <= 0:
+        for name, least in (
+            ("trials", 1),
+            ("concurrent", 0),
+            ("max_epochs", 0),
+            ("grace", 1),
+            ("perturb_every", 0),
+            ("seeds", 1),
+            ("keep_trials", 0),
+        ):
+            if getattr(self, name) < least:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag}: expected at least {least}, got {getattr(self, name)}")
+        if self.time_budget is not None and not 0 < self.time_budget < math.inf:
             raise ValueError(f"--time-budget: expected more than 0 minutes, got {self.time_budget:g}")
+        several = self.objectives is not None
+        # Left out, these two depend on the objectives; a frozen value decides them once, here.
+        object.__setattr__(self, "scheduler", self.scheduler or ("fifo" if several else "asha"))
+        object.__setattr__(self, "search", self.search or ("optuna" if several else "random"))
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.objectives is not None and self.scheduler != "fifo":
+            raise ValueError(
+                f"--scheduler {self.scheduler}: would stop trials by one objective alone; with --objectives use fifo"
+            )
+        if self.scheduler in ("pbt", "hyperband") and self.search == "optuna":
+            raise ValueError(
+                f"--search optuna: {self.scheduler} needs all its trials from the start, and optuna chooses one after "
+                "the other; use --search random, or --scheduler asha"
+            )
+        if self.scheduler == "pbt" and self.seeds > 1:
+            raise ValueError("--seeds: pbt alters settings as a trial trains, so none could be repeated; drop one of them")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from cluster.checkpoints import WEIGHTS, Checkpoints
 from cluster.folder import Folder
 from cluster.placement import Saving
 from cluster.session import Session, Stopped
+from workloads._spec import Config
 
 AGREE_EVERY = 10
 """Batches between the ranks' agreement on saving or stopping: it is a collective operation, so not for every batch."""
@@ -29,13 +30,21 @@ class Recorder(L.Callback):
         monitor: Validation metric that ranks checkpoints.
         saving: When to save in the middle of an epoch.
         session: Where to report, and who may ask to stop.
+        config: The run's config.
     """
 
     def __init__(
-        self, folder: Folder, checkpoints: Checkpoints, monitor: str, saving: Saving, session: Session
+        self,
+        folder: Folder,
+        checkpoints: Checkpoints,
+        monitor: str,
+        saving: Saving,
+        session: Session,
+        config: Config,
     ) -> None:
         self.folder, self.checkpoints, self.monitor = folder, checkpoints, monitor
-        self.saving, self.session = saving, session
+        self.saving, self.session, self.config = saving, session, config
+        self.altered = False
         self.history: list[dict[str, float | int]] = []
         self.seconds, self.examples = 0.0, 0
         self.loss_sum: torch.Tensor | float = 0.0
@@ -52,21 +61,34 @@ class Recorder(L.Callback):
             "loss_sum": float(self.loss_sum),
             "loss_count": self.loss_count,
             "batches": self.batches.state_dict(),
+            "config": self.config,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history, self.examples = state_dict["history"], state_dict["examples"]
         self.loss_sum, self.loss_count = state_dict["loss_sum"], state_dict["loss_count"]
         self.seconds, self.resume_batches = state_dict["seconds"], state_dict["batches"]
+        self.altered = state_dict.get("config", self.config) != self.config  # version 0.1 did not keep it
 
     def best(self) -> float | None:
         """The best value of the monitored metric so far."""
-        scores = [row[self.monitor] for row in self.history if self.monitor in row]
+        row = self.best_row()
+        return row[self.monitor] if row else None
+
+    def best_row(self) -> dict[str, float | int] | None:
+        """The epoch with the best value of the monitored metric so far, the first of equals."""
+        scored = [row for row in self.history if math.isfinite(row.get(self.monitor, math.nan))]
         better = min if self.checkpoints.mode == "min" else max
-        return better(scores) if scores else None
+        return better(scored, key=lambda row: row[self.monitor]) if scored else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Between building the optimizers from the config and restoring them from a checkpoint.
+        self.configured = hyperparameters(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.session.begin()
+        if self.altered:
+            put_in_force(trainer, self.configured)
         self.batches = trainer.train_dataloader
         if self.resume_batches:
             # Lightning restores a loader only if nobody asked for the number of steps before, as every learning-rate
@@ -121,7 +143,8 @@ class Recorder(L.Callback):
         if trainer.is_global_zero:
             self.folder.write("metrics.csv", as_csv(self.history).encode())
         self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s")
-        self.session.report(row, self.best())
+        num_parameters = sum(p.numel() for p in pl_module.parameters())
+        self.session.report(row, {**(self.best_row() or {}), "num_parameters": num_parameters})
         self._stop_if(self._agree(trainer)[1])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -185,6 +208,30 @@ class Recorder(L.Callback):
     def _stop_if(self, signum: int) -> None:
         if signum:
             raise Stopped(signum)
+
+
+def hyperparameters(trainer: L.Trainer) -> list[list[dict[str, Any]]]:
+    """What each parameter group of each optimizer is set to, the parameters aside."""
+    return [
+        [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+        for optimizer in trainer.optimizers
+    ]
+
+
+def put_in_force(trainer: L.Trainer, configured: list[list[dict[str, Any]]]) -> None:
+    """Put the config's hyperparameters over those that a checkpoint of another config brought.
+
+    A restored optimizer has the learning rate, decay and momentum it was saved with. Moments stay, and the place in
+    the schedule: the rate becomes the same part of the new largest rate as it was of the old.
+    """
+    for optimizer, groups in zip(trainer.optimizers, configured, strict=True):
+        for group, settings in zip(optimizer.param_groups, groups, strict=True):
+            part = group["lr"] / group["initial_lr"] if group.get("initial_lr") else 1.0
+            group.update(settings)
+            group["lr"] = part * settings.get("initial_lr", settings["lr"])
+    for schedule in trainer.lr_scheduler_configs:
+        if hasattr(schedule.scheduler, "base_lrs"):
+            schedule.scheduler.base_lrs = [g["initial_lr"] for g in schedule.scheduler.optimizer.param_groups]
 
 
 def as_csv(history: list[dict[str, float | int]]) -> str:

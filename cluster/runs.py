@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -81,8 +81,10 @@ class Run:
         except (yaml.YAMLError, UnicodeDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(f"{self.folder}/config.yaml is not a run's config") from None
 
-    def check(self, workload: str, config: dict[str, Any]) -> None:
-        """Refuse to go on with a run of another config.
+    def check(
+        self, workload: str, config: dict[str, Any], free: Collection[str] = RESUMABLE_CHANGES, kind: str = "run"
+    ) -> None:
+        """Refuse to go on with a run of another config; the keys in ``free`` may differ.
 
         Raises:
             ValueError: The directory belongs to another workload or config; names the keys that differ.
@@ -91,11 +93,11 @@ class Run:
             return
         name, stored = self.stored()
         if name != workload:
-            raise ValueError(f"run {self.folder} is of workload {name!r}, not {workload!r}; give another --name")
-        differing = [key for key in differences(stored, config) if key not in RESUMABLE_CHANGES]
+            raise ValueError(f"{kind} {self.folder} is of workload {name!r}, not {workload!r}; give another --name")
+        differing = [key for key in differences(stored, config) if key not in free]
         if differing:
             raise ValueError(
-                f"run {self.folder} was started with another {', '.join(differing)}; "
+                f"{kind} {self.folder} was started with another {', '.join(differing)}; "
                 "give another --name, or the stored values to go on"
             )
 
@@ -130,14 +132,17 @@ class Run:
             return []
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(lines)]
 
-    def checkpoints(self, mode: Literal["min", "max"], keep: int = 1) -> Checkpoints:
-        return Checkpoints(self.folder / "checkpoints", mode, keep)
+    def checkpoints(self, mode: Literal["min", "max"], keep: int = 1, span: int = 0) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoints", mode, keep, span)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, patience: float = 0) -> Iterator[None]:
         """Be the run's only writer. The lock of a crashed process is void.
 
         A ValueError inside, before the run has a config, leaves no folder behind.
+
+        Args:
+            patience: Seconds to wait for another process that is about to end.
 
         Raises:
             ValueError: Another process is running it.
@@ -145,7 +150,7 @@ class Run:
         storage = self.folder.local.parent if self.folder.is_local else None
         new_storage = storage is not None and not storage.exists()
         self.folder.make()
-        with _local_lock(self.folder) if self.folder.is_local else _remote_lock(self.folder):
+        with _local_lock(self.folder, patience) if self.folder.is_local else _remote_lock(self.folder, patience):
             try:
                 yield
             except ValueError:
@@ -169,13 +174,18 @@ def differences(stored: dict[str, Any], config: dict[str, Any], prefix: str = ""
 
 
 @contextmanager
-def _local_lock(folder: Folder) -> Iterator[None]:
+def _local_lock(folder: Folder, patience: float) -> Iterator[None]:
     import fcntl  # the kernel gives an flock back when its process dies, however it dies
 
-    with (folder.local / ".lock").open("a+") as file:
+    def taken() -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
         except OSError:
+            return False
+
+    with (folder.local / ".lock").open("a+") as file:
+        if not _within(patience, taken):
             file.seek(0)
             raise ValueError(
                 f"run {folder} is running already ({file.read().strip()}); wait for it or stop it"
@@ -186,8 +196,18 @@ def _local_lock(folder: Folder) -> Iterator[None]:
         yield
 
 
+def _within(seconds: float, done: Callable[[], bool]) -> bool:
+    """Try until it is done or the time is over; at least once."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 @contextmanager
-def _remote_lock(folder: Folder) -> Iterator[None]:
+def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
     mine = f"{_owner()} {os.urandom(4).hex()}"
 
     def beat() -> None:
@@ -205,6 +225,7 @@ def _remote_lock(folder: Folder) -> Iterator[None]:
         if owner := other():
             raise ValueError(f"run {folder} is running already ({owner}), or died less than a minute ago; wait for it")
 
+    _within(patience, lambda: other() is None)
     refuse_other()
     beat()
     time.sleep(0.5)  # an object store has no exclusive create: of two at once, the later write stays

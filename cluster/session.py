@@ -29,10 +29,12 @@ class Session(ABC):
     Attributes:
         final: Whether this is a run whose result counts: it is tested and set beside its baselines. A trial is not;
             choosing between trials must not look at the test split.
+        span: Epochs back from the newest of which all checkpoints are kept.
         shows_progress: Whether this process shows the run's progress.
     """
 
     final = True
+    span = 0
     shows_progress = True
 
     @abstractmethod
@@ -47,8 +49,13 @@ class Session(ABC):
         """The signal that asked this process to stop, or 0. The ranks of a run agree on it through the Recorder."""
         return 0
 
-    def report(self, metrics: dict[str, float], best: float | None) -> None:
-        """Tell the launcher of an epoch and the best monitored value so far; called on every rank, once it is saved."""
+    def report(self, row: dict[str, float], best: dict[str, float]) -> None:
+        """Tell the launcher of an epoch; called on every rank, once it is saved.
+
+        Args:
+            row: The epoch's line of ``metrics.csv``.
+            best: The line of the best epoch so far, empty if there is none yet, and ``num_parameters``.
+        """
         return
 
 

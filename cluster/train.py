@@ -3,10 +3,10 @@
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster import console
 from cluster.folder import Folder
@@ -15,6 +15,9 @@ from cluster.runs import Run
 from cluster.session import LocalSession, Session, Stopped, catch_signals, ddp_options
 from cluster.worker import Job, fit
 from workloads._machine import available_cpus
+
+if TYPE_CHECKING:
+    from ray.train.torch import TorchTrainer
 
 STOP = ".stop"
 """File in the run directory that asks the workers to save and stop; holds the signal's number."""
@@ -101,11 +104,11 @@ def connected(placement: Placement) -> Iterator[dict[str, float]]:
             ray.shutdown()
 
 
-def place(placement: Placement, resources: dict[str, float]) -> tuple[Placement, float]:
+def place(placement: Placement, resources: dict[str, float]) -> Placement:
     """Decide CPUs and GPUs of each worker from what a cluster has.
 
     Returns:
-        The placement with ``cpus_per_worker`` decided, and the GPUs of each worker.
+        The placement with ``cpus_per_worker``, ``gpus_per_worker`` (a number) and ``accelerator`` decided.
 
     Raises:
         ValueError: The cluster cannot hold it, even when idle.
@@ -120,7 +123,7 @@ def place(placement: Placement, resources: dict[str, float]) -> tuple[Placement,
     refuse_excess("CPUs", workers * max(1, placement.cpus_per_worker), cpus, "the cluster has")
     each = placement.cpus_per_worker or int(cpus // workers)
     accelerator = "gpu" if per_worker else "cpu"
-    return replace(placement, cpus_per_worker=each, gpus_per_worker=per_worker, accelerator=accelerator), per_worker
+    return replace(placement, cpus_per_worker=each, gpus_per_worker=per_worker, accelerator=accelerator)
 
 
 class TrainSession(Session):
@@ -165,14 +168,14 @@ class TrainSession(Session):
                 thread.join()
 
 
-def _worker(given: dict[str, Job]) -> None:
+def _worker(given: dict[str, Any]) -> None:
     """What each worker of Ray Train runs."""
     import ray.train
 
-    job = given["job"]
+    job: Job = given["job"]
     run = Run(Folder(job.directory))
     rank = ray.train.get_context().get_world_rank()
-    session = TrainSession(run)
+    session: TrainSession = given["make_session"](run)
     try:
         with session.watching(rank):
             fit(job, session)
@@ -198,11 +201,10 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     for left in (STOP, FAULT):
         run.folder.remove(left)
     with connected(job.placement) as resources:
-        placement, gpus = place(job.placement, resources)
-        job = replace(job, placement=placement)
+        job = replace(job, placement=place(job.placement, resources))
         name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
         with _following(run), catch_signals(ask_to_stop):
-            _run_trainer(job, gpus, name)
+            _run_trainer(ray_trainer(job, name, TrainSession))
     run.folder.remove(".ray")
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()
@@ -215,24 +217,37 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     return run.result()
 
 
-def _run_trainer(job: Job, gpus: float, name: str) -> None:
-    """Run Ray Train to its end, off the main thread, where signals remain ours."""
+def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]) -> "TorchTrainer":
+    """Ray Train's trainer of a run, whose placement is decided.
+
+    Args:
+        job: The run.
+        name: What Ray calls it.
+        make_session: Makes each worker's session.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    resources = {"CPU": float(job.placement.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
-    trainer = TorchTrainer(
+    placement = job.placement
+    resources = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
+    return TorchTrainer(
         _worker,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "make_session": make_session},
         scaling_config=ScalingConfig(
-            num_workers=job.placement.workers, use_gpu=gpus > 0, resources_per_worker=resources
+            num_workers=placement.workers,
+            use_gpu=placement.gpus_per_worker > 0,
+            resources_per_worker={kind: count for kind, count in resources.items() if count},
         ),
         run_config=RunConfig(
             name=name,
             storage_path=f"{job.directory}/.ray",
-            failure_config=FailureConfig(max_failures=job.placement.max_failures),
+            failure_config=FailureConfig(max_failures=placement.max_failures),
         ),
     )
+
+
+def _run_trainer(trainer: "TorchTrainer") -> None:
+    """Run Ray Train to its end, off the main thread, where signals remain ours."""
     failures: list[BaseException] = []
 
     def run() -> None:

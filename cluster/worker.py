@@ -67,8 +67,8 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
     model = workload.build_model(config, workload.decided(data))
 
     run = Run(Folder(job.directory))
-    store = run.checkpoints(workload.mode, job.saving.keep)
-    recorder = Recorder(run.folder, store, workload.monitor, job.saving, session)
+    store = run.checkpoints(workload.mode, job.saving.keep, session.span)
+    recorder = Recorder(run.folder, store, workload.monitor, job.saving, session, config)
     callbacks: list[L.Callback] = [recorder]
     if options["early_stopping_patience"]:
         stopping = EarlyStopping(workload.monitor, mode=workload.mode, patience=options["early_stopping_patience"])

@@ -1,9 +1,11 @@
-"""Depth, width and activation of the multilayer perceptron on images, with its optimisation and augmentation."""
+"""Depth, width of every layer and activation of the multilayer perceptron on images, with its augmentation."""
 
 from ray import tune
 
+from tune_spaces import Several
+
 SPACE = {
-    "model.hidden_dims": tune.choice([[128], [512], [256, 128], [512, 256], [1024, 512], [256, 256, 256]]),
+    "model.hidden_dims": Several(1, 3, tune.choice([128, 256, 512, 1024])),
     "model.activation": tune.choice(["relu", "tanh", "gelu"]),
     "model.dropout": tune.uniform(0.0, 0.5),
     "model.label_smoothing": tune.choice([0.0, 0.05, 0.1]),
