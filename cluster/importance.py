@@ -14,8 +14,15 @@ from workloads._extras import need
 # A forest over fewer trials says nothing; fANOVA's time grows with the square of the trials of a tree.
 FEWEST_TRIALS, MOST_TRIALS = 8, 1000
 MOST_TREES, NODES = 64, 16_000
-# Numbers that span more than this were drawn, or are thought of, on a log scale.
+# Numbers that span less than this factor look much the same on a log scale.
 LOG_SPAN = 20
+
+
+class _Inactive:
+    """What stands for a key that a trial does not have; None is a value that a trial can try."""
+
+
+INACTIVE = _Inactive()
 
 
 def importance(points: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> dict[str, float]:
@@ -53,20 +60,20 @@ def importance(points: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> 
     return {key: float(share) for key, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))}
 
 
-class _Inactive:
-    """What stands for a key that a trial does not have; None is a value that a trial can try."""
-
-
-INACTIVE = _Inactive()
-
-
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_log(numbers: Sequence[float]) -> bool:
-    """Whether numbers are to be seen on a log scale: all positive, and far apart."""
-    return min(numbers) > 0 and max(numbers) / min(numbers) > LOG_SPAN
+    """Whether numbers are to be seen on a log scale: all positive, far apart, and more even there.
+
+    Many uniform draws from 0 to 1 also lie far apart, but their median is the middle of the linear scale.
+    """
+    low, high = min(numbers), max(numbers)
+    if low <= 0 or high / low <= LOG_SPAN:
+        return False
+    median = float(np.median(numbers))
+    return abs(math.log(median / low) / math.log(high / low) - 0.5) < abs((median - low) / (high - low) - 0.5)
 
 
 def categories(values: Sequence[Any]) -> list[str]:

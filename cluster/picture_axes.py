@@ -63,7 +63,7 @@ def say_value(value: Any) -> str:
     """A searched value as people write it."""
     if is_number(value):
         return figures(value)
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value, separators=(",", ":"))
 
 
 def ordered(points: Sequence[Mapping[str, Any]], importances: Mapping[str, float]) -> list[str]:

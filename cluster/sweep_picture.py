@@ -108,7 +108,7 @@ def figure(sweep: Sweep) -> Any:
     """The picture, before it is written: axes are parallel coordinates, importance, trials, time."""
     drawn = need("matplotlib.figure", "search").Figure(figsize=(16, 9), dpi=110, facecolor="white")
     need("matplotlib.backends.backend_agg", "search").FigureCanvasAgg(drawn)
-    drawn.text(0.012, 0.965, shorten(sweep.title, 110), fontsize=16, weight="bold", color=TEXT, parse_math=False)
+    drawn.text(0.012, 0.965, shorten(sweep.title, 95), fontsize=16, weight="bold", color=TEXT, parse_math=False)
     drawn.text(0.012, 0.938, shorten(_summary(sweep), 170), fontsize=10.5, color=TEXT, parse_math=False)
     _parallel(drawn.add_axes((0.045, 0.445, 0.895, 0.385)), sweep)
     _bars(drawn.add_axes((0.165, 0.065, 0.225, 0.295)), sweep)
@@ -145,9 +145,9 @@ def _parallel(axes: Any, sweep: Sweep) -> None:
     axes.set_xlim(0, max(1, len(columns) - 1))
     axes.set_ylim(UNSET - 0.03, 1.02)
     axes.axis("off")
-    first = "most important first" if sweep.importances else "by name"
+    first = ", most important first" if sweep.importances else ""
     hidden = f"; {len(keys) - len(shown)} of {len(keys)} keys not shown" if len(keys) > len(shown) else ""
-    text = f"What was tried, {first}{hidden}"
+    text = f"What was tried{first}{hidden}"
     axes.figure.text(0.012, 0.9, text, fontsize=10.5, color=TEXT, weight="bold")
     legend = "A line a trial: the darker the better; best in orange, without a score dashed"
     if sweep.beyond():
@@ -166,7 +166,7 @@ def _lines(axes: Any, sweep: Sweep, places: np.ndarray) -> None:
     )
     shades = need("matplotlib", "search").colormaps["YlGnBu"](np.linspace(0.25, 1.0, max(1, len(ranking))))
     # A thousand lines at full strength are one dark area.
-    faint = min(0.9, max(0.25, 25 / max(1, len(paths)) ** 0.75))
+    faint = min(0.9, max(0.1, 25 / max(1, len(paths)) ** 0.75))
     shades[:, 3] = np.linspace(0.5 * faint, min(0.9, 2 * faint), len(shades))
     axes.add_collection(lines([paths[i] for i in ranking[:-1]], colors=shades, linewidths=1.2, label="scored"))
     for i in ranking[-1:]:
@@ -178,7 +178,7 @@ def _upright(axes: Any, x: int, column: Axis, width: int) -> None:
     behind = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}
     axes.plot([x, x], [0, 1], color=TEXT, linewidth=1, zorder=3, clip_on=False)
     axes.text(
-        x, 1.05, wrap(column.name, width), ha="center", va="bottom", fontsize=9, weight="bold", color=TEXT,
+        x, 1.05, wrap(column.name, min(width, 15)), ha="center", va="bottom", fontsize=9, weight="bold", color=TEXT,
         parse_math=False, gid="name",
     )  # fmt: skip
     for place, text in column.ticks:
@@ -202,17 +202,23 @@ def _bars(axes: Any, sweep: Sweep) -> None:
     if not shown:
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.text(0, 0.5, "8 trials with different scores are needed", fontsize=9, color=TEXT, ha="center")
-        axes.set_xlim(-1, 1)
+        axes.figure.text(0.012, 0.345, "Needs at least 8 trials with different scores.", fontsize=9, color=TEXT)
         return
     names = short_names([key for key, _ in ranked])
     size = 9 if len(shown) <= 14 else 7.5
     shares = [share for _, share in shown]
     axes.barh(range(len(shown)), shares, color=LINE, height=0.7)
-    labels = [shorten(names[key], 26) for key, _ in shown]
+    labels = [shorten(names[key], 28) for key, _ in shown]
     axes.set_yticks(range(len(shown)), labels, fontsize=size, parse_math=False)
     for y, share in enumerate(shares):
-        axes.text(share + 0.01 * max(shares), y, f"{share:.0%}", va="center", fontsize=size, color=TEXT)
+        axes.text(
+            share + 0.01 * max(shares),
+            y,
+            "<1%" if 0 < share < 0.005 else f"{share:.0%}",
+            va="center",
+            fontsize=size,
+            color=TEXT,
+        )
     # Few bars stay slim; the room to the right is for the longest bar's figure.
     axes.set_ylim(max(len(shown), 5) - 0.4, -0.6)
     axes.set_xlim(0, 1.12 * max(*shares, 1e-9))
@@ -234,11 +240,14 @@ def _trials(axes: Any, sweep: Sweep) -> None:
     _step(axes, sweep, range(len(sweep.points)), [i + 1 for i in range(len(sweep.points))])
     _bands(axes, sweep)
     _dots(axes, sweep, good, bad)
-    axes.set_xlim(0.5 - 0.02 * len(sweep.points), len(sweep.points) + 0.5 + 0.02 * len(sweep.points))
+    if not sweep.ranking():
+        axes.set_yticks([])
+    count = max(1, len(sweep.points))
+    axes.set_xlim(0.5 - 0.02 * count, count + 0.5 + 0.02 * count)
     axes.xaxis.set_major_locator(need("matplotlib.ticker", "search").MaxNLocator(integer=True, min_n_ticks=1))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=5, fontsize=8, frameon=False, handletextpad=0.4,
+            loc="lower left", bbox_to_anchor=(-0.02, 1.03), ncols=5, fontsize=8, frameon=False, handletextpad=0.4,
             columnspacing=1.0, borderaxespad=0.2,
         )  # fmt: skip
 
@@ -261,6 +270,8 @@ def _step(axes: Any, sweep: Sweep, trials: Sequence[int], at: Sequence[float]) -
     if scored:
         places = [at[i] for i in scored] + [max(at)]
         axes.plot(places, [*best, best[-1]], drawstyle="steps-post", color=BEST, linewidth=2, label="best so far")
+        i = sweep.ranking()[-1]
+        axes.scatter([at[i]], [sweep.scores[i]], s=50, color=BEST, zorder=4, clip_on=False, gid="best")
 
 
 def _bands(axes: Any, sweep: Sweep) -> None:

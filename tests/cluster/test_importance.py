@@ -92,6 +92,7 @@ def test_what_says_nothing_gives_nothing():
 def test_values_become_places_between_0_and_1():
     assert encode([0, 5, 10]) == [0.0, 0.5, 1.0]
     assert encode([1e-4, 1e-3, 1e-2]) == pytest.approx([0.0, 0.5, 1.0])
+    assert encode([0.01, 0.5, 1.0])[1] == pytest.approx(0.49 / 0.99)  # Far apart, but evenly so.
     assert encode([0, 10, INACTIVE, 10]) == [0.0, 1.0, 1.0, 1.0]
     assert encode(["b", INACTIVE, "a"]) == pytest.approx([5 / 6, 1 / 6, 1 / 2])
     assert encode([None, 2, 10]) == pytest.approx([1 / 6, 1 / 2, 5 / 6])
