@@ -58,7 +58,7 @@ def test_axes_go_by_importance_and_the_score_is_last():
     assert texts(parallel, "name") == ["lr", "head_dims", "bias", "width", "val/loss"]
     ticks = texts(parallel, "tick")
     assert ticks[:3] == ["0.0001", "0.001", "0.01"] and "[64,32]" in ticks and "unset" in ticks and "no score" in ticks
-    # Best trial: lr in the middle of a log axis, no head, "true" (short texts first), the larger width, the best score on top.
+    # Best trial: lr amid a log axis, no head, "true" (short texts first), the larger width, the best score on top.
     assert line(parallel, "best").get_ydata() == pytest.approx([0.5, 0, 0, 1, 1])
     scored = next(c for c in parallel.collections if c.get_label() == "scored").get_segments()
     assert [path[-1][1] for path in scored] == pytest.approx([0, 2 / 3])
