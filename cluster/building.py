@@ -1,5 +1,6 @@
 """Whether the network of a point of a search space can be built, found without allocating it or starting a worker."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -7,7 +8,7 @@ from ray.tune.search.sample import Domain, Float
 
 from cluster.spaces import Point, Space, draws, points_of
 from tune_spaces import Several
-from workloads._spec import Config, Workload, is_key
+from workloads._spec import Config, Workload
 
 TRIES = 100
 """Points in a row that cannot be built, after which a space is given up."""
@@ -70,16 +71,18 @@ class Builder:
             if faults == TRIES:
                 raise ValueError(f"{TRIES} points of the space in a row cannot be built; the last: {fault}")
 
+    @functools.cached_property
     def perturbable(self) -> dict[str, Domain]:
-        """The dimensions that may change while a trial trains: those that leave every tensor of the network as it is.
+        """The dimensions that may change while a trial trains: numbers that leave every tensor of the network as it is.
 
-        Augmentation and the like, ranges of ``data.*``, may change too; the data's choices may not, for they can
-        decide what is read. Whether a dimension of ``model.*`` shapes the network is found by building it.
+        Whether a dimension of ``model.*`` shapes the network is found by building it. Of ``data.*`` ranges may change,
+        such as those of augmentation; choices may not, for they can decide what is read.
         """
         found: dict[str, Domain] = {}
         base = next(self.buildable(draws(self.space, seed=0)))
         for name, domain in self.space.dimensions().items():
-            if not is_key(name.partition("|")[0]) or _is_part_of_list(name, self.space.choices):
+            numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in points_of(domain))
+            if not numbers or isinstance(self.space.choices.get(name.rpartition(".")[0]), Several):
                 continue
             if name.startswith("data."):
                 if isinstance(domain, Float):
@@ -89,8 +92,8 @@ class Builder:
         return found
 
     def _same_shapes(self, base: Point, name: str, domain: Domain) -> bool:
-        if name not in base:  # inactive in this point: another branch of the same key, whose active one decides
-            return isinstance(domain, Float)
+        if "|" in name:  # of a key whose range depends on another: take a point in which this one is active
+            base = self._active(name, base)
         try:
             networks = [self.build(base | {name: value}) for value in points_of(domain)]
         except (ValueError, RuntimeError):
@@ -98,6 +101,5 @@ class Builder:
         shapes = [{key: tuple(value.shape) for key, value in n.state_dict().items()} for n in networks]
         return all(shape == shapes[0] for shape in shapes)
 
-
-def _is_part_of_list(name: str, choices: Mapping[str, Any]) -> bool:
-    return isinstance(choices.get(name.rpartition(".")[0]), Several)
+    def _active(self, name: str, base: Point) -> Point:
+        return next((p for p in self.buildable(draws(self.space, seed=0)) if name in p), base)

@@ -14,7 +14,7 @@ from cluster import console
 
 VERBS = {
     "list": ("", "the workloads: task, architecture, data, metric, measured result"),
-    "show": ("NAME [flags]", "resolved config as YAML, layers, parameters, memory"),
+    "show": ("NAME [flags]", "resolved config as YAML, layers, parameters, memory; --space: what `tune` searches"),
     "train": ("NAME [flags]", "one run; the same command goes on with it"),
     "tune": ("NAME [flags]", "one sweep over the workload's space"),
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
@@ -120,12 +120,31 @@ def show(arguments: list[str]) -> int:
     workload = workloads.load(arguments[0])
     flags = Flags("show", workload, {"": [Placement, showing.Shapes]})
     if wants_help(arguments):
+        flags.parser.epilog = "--space prints the search space instead, with --space.KEY as `tune` takes it."
         return print_help(flags)
+    if any(argument.partition(".")[0] == "--space" for argument in arguments):
+        return show_space(workload, arguments[1:])
     config, namespace = flags.parse(arguments[1:])
     description = showing.describe(
         workload, config, read_flags(Placement, namespace), read_flags(showing.Shapes, namespace)
     )
     print(json.dumps(description, indent=1) if namespace["json"] else showing.as_text(workload, config, description))
+    return 0
+
+
+def show_space(workload: Any, arguments: list[str]) -> int:
+    """``show NAME --space``: what a sweep would search."""
+    from cluster import spaces
+
+    changes, rest = spaces.change_flags(arguments)
+    unknown = [argument for argument in rest if argument not in ("--space", "--json")]
+    if unknown:
+        raise ValueError(f"show --space takes --space.KEY and --json, not {unknown[0]}")
+    told = spaces.load(workload, changes).told()
+    if "--json" in rest:
+        print(json.dumps(told, indent=1))
+    else:
+        console.table(f"search space of {workload.name}", ("key", "choice"), list(told.items()))
     return 0
 
 

@@ -1,14 +1,14 @@
 """What a sweep knows of its trials: one record a trial, in the trial's own directory, from which a sweep goes on.
 
-Ray Tune's own snapshots are not used. They are pickles, lag behind a killed driver, and a torn one would start the sweep
-anew; a trial's directory holds what counts in any case.
+Ray Tune's own snapshots are not used. They are pickles, they lag behind a killed driver, and a torn one would start the
+sweep anew; a trial's directory holds what counts in any case.
 """
 
 import json
 import math
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from cluster.folder import Folder
 from cluster.spaces import Point
@@ -57,8 +57,8 @@ class Record:
 
 
 def trial_name(number: int) -> str:
-    """The name of the n-th trial of a sweep, from 0."""
-    return f"{number:04d}"
+    """The name of a sweep's trial, by its number from 0; people count from 1."""
+    return f"{number + 1:04d}"
 
 
 class Ledger:

@@ -136,7 +136,8 @@ def _draw(run: Run, sweep: Sweep, ledger: Ledger, shares: Mapping[str, float]) -
 
     from cluster.sweep_picture import draw
 
-    workload, records = workloads.load(sweep.job.workload), list(ledger.records.values())
+    workload = workloads.load(sweep.job.workload)
+    records = sorted(ledger.records.values(), key=lambda record: record.trial)
     if not records:
         return
     with tempfile.TemporaryDirectory(prefix="raydeck-") as scratch:

@@ -127,7 +127,7 @@ class Search:
                 "the other; use --search random, or --scheduler asha"
             )
         if self.scheduler == "pbt" and self.seeds > 1:
-            raise ValueError("--seeds: pbt alters settings as a trial trains, so none could be repeated; drop one of them")
+            raise ValueError("--seeds: pbt alters settings as a trial trains, so none could be repeated; drop one")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,7 @@ class Population(Gate, PopulationBasedTraining):
 
     Args:
         slots: Trials at a time.
+        max_epochs: Epochs of a trial; at the last nothing is altered any more.
         explore: Gives the altered point of a point.
         clone: Called with the trial that takes over, the one it takes over from, the latter's result to start from and
             the new point, while neither is training; makes the first go on from there.
@@ -98,12 +99,18 @@ class Population(Gate, PopulationBasedTraining):
     def __init__(
         self,
         slots: int,
+        max_epochs: int,
         explore: Callable[[Point], Point],
         clone: Callable[[str, str, dict[str, Any], Point], None],
         **options: Any,
     ) -> None:
         super().__init__(custom_explore_fn=lambda config: config, log_config=False, **options)
-        self.slots, self.explore, self.clone = slots, explore, clone
+        self.slots, self.max_epochs, self.explore, self.clone = slots, max_epochs, explore, clone
+
+    def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if result["epoch"] >= self.max_epochs:
+            return self.CONTINUE
+        return super().on_trial_result(controller, trial, result)
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         """Where Tune lets a subclass decide on the settings; the weights are taken over at the same time.
@@ -172,7 +179,11 @@ def stopping(
     if scheduler == "asha":
         grace = min(grace, max_epochs)
         asha = Asha(
-            **options, max_t=max_epochs, grace_period=grace, reduction_factor=REDUCTION, stop_last_trials=False
+            **options,
+            max_t=max(grace, max_epochs - 1),  # a rung at the very end would stop nothing but the trial's summing up
+            grace_period=grace,
+            reduction_factor=REDUCTION,
+            stop_last_trials=False,
         )
         asha.remember(ended)
         return asha

@@ -118,18 +118,12 @@ def tune(sweep: Sweep) -> dict[str, Any]:
         ValueError: The cluster cannot hold it, or the directory belongs to another sweep.
         Stopped: It was asked to stop, and has saved.
     """
-    run, workload = Run(Folder(sweep.job.directory)), workloads.load(sweep.job.workload)
+    run, workload, search = Run(Folder(sweep.job.directory)), workloads.load(sweep.job.workload), sweep.search
     with run.lock():
-        config = sweep.job.config | {"search": asdict(sweep.search), "space": sweep.space.told()}
+        config = sweep.job.config | {"search": asdict(search), "space": sweep.space.told()}
         run.check(workload.name, config, [f"search.{key}" for key in EXTENSIBLE], "sweep")
-        search = sweep.search
-        ledger = Ledger(
-            run.folder,
-            workload.mode,
-            seeds=search.seeds,
-            keep=search.keep_trials,
-            spent=run.result().get("seconds", 0.0),
-        )
+        spent = run.result().get("seconds", 0.0)
+        ledger = Ledger(run.folder, workload.mode, seeds=search.seeds, keep=search.keep_trials, spent=spent)
         builder = _builder(sweep, workload)
         points = _points(sweep, builder, ledger)
         if _is_done(sweep, ledger, points):
@@ -150,12 +144,22 @@ def tune(sweep: Sweep) -> dict[str, Any]:
 
 
 def _builder(sweep: Sweep, workload: Workload) -> Builder:
-    """Reads the data once, here, for the network's shape depends on it; what is wrong with it is told at once."""
+    """Reads the data once, here, for the network's shape depends on it; what is wrong with it is told at once.
+
+    Raises:
+        ValueError: The data is at fault, or nothing in the space is what pbt could alter.
+    """
     config = sweep.job.config
     data = workload.build_data(config, inspect(sweep.job.placement.accelerator, config["trainer"]["precision"], 1))
     data.prepare_data()
     data.setup("fit")
-    return Builder(workload, config, sweep.space, workload.decided(data))
+    builder = Builder(workload, config, sweep.space, workload.decided(data))
+    if sweep.search.scheduler == "pbt" and not builder.perturbable:
+        raise ValueError(
+            "--scheduler pbt: no key of the space can change while a trial trains; add one such as "
+            "--space.model.lr 1e-4..1e-2:log, or use --scheduler asha"
+        )
+    return builder
 
 
 def _points(sweep: Sweep, builder: Builder, ledger: Ledger) -> dict[str, Point] | None:

@@ -125,7 +125,7 @@ def _search(
         objectives=sweep.objectives,
         seed=sweep.job.config["seed"],
         max_epochs=sweep.max_epochs,
-                records=list(ledger.records.values()),
+        records=list(ledger.records.values()),
     )
     remaining = sweep.search.trials - sum(record.ended for record in ledger.records.values())
     return {"search_alg": search, "num_samples": remaining, "max_concurrent_trials": slots}
@@ -152,28 +152,14 @@ def _scheduler(sweep: Sweep, run: Run, ledger: Ledger, builder: Builder, slots: 
     random.seed(seed)  # Tune chooses whom to take over from by it
     return Population(
         slots,
-        explorer(perturbable(sweep, builder), seed + len(ledger.records)),
+        sweep.max_epochs,
+        explorer(builder.perturbable, seed + len(ledger.records)),
         lambda *taken: _take_over(sweep, run, ledger, *taken),
         time_attr="epoch",
         metric=workload.monitor,
         mode=workload.mode,
         perturbation_interval=sweep.perturb_every,
     )
-
-
-def perturbable(sweep: Sweep, builder: Builder) -> dict[str, Any]:
-    """What pbt may alter.
-
-    Raises:
-        ValueError: Nothing.
-    """
-    dimensions = builder.perturbable()
-    if not dimensions:
-        raise ValueError(
-            "--scheduler pbt: no key of the space can change while a trial trains; add one such as "
-            "--space.model.lr 1e-4..1e-2:log, or use --scheduler asha"
-        )
-    return dimensions
 
 
 def _take_over(

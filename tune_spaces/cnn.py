@@ -1,4 +1,4 @@
-"""Depth, width of every block, normalisation and head of the convolutional network, with optimisation and augmentation."""
+"""Depth, width of every block, normalisation and head of the convolutional network, optimisation and augmentation."""
 
 from ray import tune
 

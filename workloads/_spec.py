@@ -213,7 +213,8 @@ def nearest(key: str, known: typing.Iterable[str]) -> str | None:
 
 def wrong_value(key: str, value: Any, kind: Any) -> str:
     """One line that names the key, the refused value and what is expected in its place."""
-    options = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    kinds = [kind, *typing.get_args(kind)]  # of `Literal[...] | None`, the choices are what helps
+    options = next((typing.get_args(k) for k in kinds if typing.get_origin(k) is Literal), ())
     if options:
         expected = "one of " + ", ".join(map(str, options))
     elif "tuple" in str(kind):

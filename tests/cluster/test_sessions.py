@@ -15,9 +15,9 @@ import pytest
 
 import workloads
 from cluster.folder import Folder
-from cluster.placement import Placement, Search
+from cluster.placement import Placement
 from cluster.runs import Run
-from cluster.sweep import Sweep, tune
+from cluster.sweep import parse, tune
 from cluster.train import TrainSession, cause, place, train
 from cluster.worker import Job
 
@@ -51,6 +51,11 @@ def job(directory, **overrides):
     return Job(workload="mlp", config=config, directory=str(directory), placement=placement, baselines=False)
 
 
+def sweep(folder, *flags):
+    data = ("--data.source", "breast_cancer", "--max-epochs", "3")
+    return parse(["mlp", "--name", "sweep", "--storage", str(folder), *data, *flags])[0]
+
+
 def validation(directory):
     """The val/* columns of every epoch, as text: digit for digit."""
     rows = csv.DictReader(io.StringIO((directory / "metrics.csv").read_text()))
@@ -60,8 +65,7 @@ def validation(directory):
 def test_local_run_ray_worker_and_trial_agree_digit_for_digit(tmp_path):
     train(job(tmp_path / "local"))
     by_ray = train(replace(job(tmp_path / "ray"), placement=Placement(cpus_per_worker=1, address="local")))
-    sweep = Sweep(job=job(tmp_path / "sweep"), search=Search(trials=1, scheduler="fifo"))
-    tune(sweep)
+    tune(sweep(tmp_path, "--trials", "1", "--scheduler", "fifo"))
     (trial,) = (tmp_path / "sweep" / "trials").iterdir()
 
     assert len(validation(tmp_path / "local")) == 3
@@ -140,8 +144,8 @@ def test_what_the_cluster_cannot_hold_is_refused_before_it_starts(tmp_path):
     ],
 )
 def test_placement_is_decided_from_the_cluster(asked, resources, expected):
-    placement, gpus = place(asked, resources)
-    assert (placement.cpus_per_worker, gpus, placement.accelerator) == expected
+    placement = place(asked, resources)
+    assert (placement.cpus_per_worker, placement.gpus_per_worker, placement.accelerator) == expected
 
 
 def test_the_stop_file_reaches_rank_0(tmp_path):
@@ -167,8 +171,7 @@ def test_the_cause_of_a_failure_is_its_innermost_line():
 
 
 def test_a_sweep_is_a_directory_of_runs_with_a_best_that_can_be_repeated(tmp_path):
-    sweep = Sweep(job=job(tmp_path / "sweep"), search=Search(trials=4, grace=1))
-    result = tune(sweep)
+    result = tune(sweep(tmp_path, "--trials", "4", "--scheduler", "asha"))
     assert (result["status"], result["num_trials"], result["num_failed"]) == ("finished", 4, 0)
     trials = list(csv.DictReader((tmp_path / "sweep" / "trials.csv").read_text().splitlines()))
     assert len(trials) == 4

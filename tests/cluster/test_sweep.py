@@ -1,67 +1,178 @@
-"""Sweeps: grids, spaces, and one that is killed and goes on."""
+"""Sweeps on the command line: killed and gone on with, stopped, extended, with failing trials, and refused."""
 
 import csv
 import json
 import os
+import re
 import signal
 import time
+from dataclasses import asdict
 
 import pytest
-from ray import tune
 
 import workloads
-from cluster.sweep import _points, grid, space
+from cluster.sweep import parse
+
+SWEEP = ("tune", "mlp", "--scheduler", "fifo", "--concurrent", "1", "--storage", "runs")
 
 
-def test_a_range_gives_a_grid_its_ends_and_its_middle_on_its_own_scale():
-    assert _points(tune.choice([[8], [16]])) == [[8], [16]]
-    assert _points(tune.uniform(0.0, 1.0)) == [0.0, 0.5, 1.0]
-    assert _points(tune.loguniform(1e-4, 1e-2)) == pytest.approx([1e-4, 1e-3, 1e-2])
-    assert _points(tune.randint(1, 6)) == [1, 3, 5]
-    assert _points(7) == [7]
+def trials_csv(folder, name="s"):
+    return list(csv.DictReader((folder / "runs" / name / "trials.csv").read_text().splitlines()))
 
 
-def test_a_grid_is_every_combination_and_one_too_large_is_refused():
-    combinations = grid({"a": tune.choice([1, 2, 3]), "b": tune.uniform(0, 1)})
-    assert len(combinations) == 9 and {"a": 2, "b": 0.5} in combinations
-    with pytest.raises(ValueError, match=r"1,024 combinations.*--search random"):
-        grid({str(k): tune.choice([1, 2]) for k in range(10)})
+def status(folder):
+    return json.loads((folder / "trial.json").read_text())["status"] if (folder / "trial.json").exists() else "none"
 
 
-def test_a_space_with_a_key_that_data_decides_is_refused():
-    workload = workloads.load("mlp")
-    assert "model.lr" in space(workload)
-    with pytest.raises(ValueError, match="decided by the data"):
-        workload.check_keys({"model.num_outputs": None})
+def wait_for(process, done, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    assert done(), process.communicate()
+
+
+def best_of(folder, name="s"):
+    result = json.loads((folder / "runs" / name / "result.json").read_text())
+    return result["best_trial"], result["monitor"]["best"], (folder / "runs" / name / "best.yaml").read_text()
 
 
 @pytest.mark.ray
-def test_a_killed_sweep_goes_on_and_does_no_trial_twice(raydeck, tmp_path):
-    command = ("tune", "mlp", "--name", "s", "--trials", "5", "--concurrent", "1", "--scheduler", "fifo",
-               "--trainer.max_epochs", "60", "--seed", "3")  # fmt: skip
+def test_a_sweep_killed_at_half_of_its_trials_ends_as_one_that_never_was(raydeck, raydeck_in, tmp_path):
+    command = (*SWEEP, "--name", "s", "--trials", "12", "--max-epochs", "40", "--seed", "3", "--keep-trials", "2")
     process = raydeck.start(*command)
     trials = tmp_path / "runs" / "s" / "trials"
 
-    def finished():
-        results = [json.loads(p.read_text()) for p in trials.glob("*/result.json")] if trials.exists() else []
-        return sum(result["status"] == "finished" for result in results)
+    def ended():
+        return sorted(p.name for p in trials.glob("*") if status(p) == "finished")
 
-    deadline = time.monotonic() + 120
-    while finished() < 2 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
+    def halfway():
+        running = [p for p in trials.glob("*") if status(p) == "running" and list(p.glob("checkpoints/step-*"))]
+        return len(ended()) >= 6 and running
+
+    wait_for(process, halfway)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert 2 <= finished() < 5
-    done = {p: p.stat().st_mtime_ns for p in trials.glob("*/metrics.csv") if is_finished(p.parent)}
+    done = ended()
+    assert 6 <= len(done) < 12
+    written = {p: p.stat().st_mtime_ns for name in done for p in (trials / name).glob("metrics.csv")}
+    (begun,) = [p for p in trials.glob("*") if status(p) == "running"]
+    before = len((begun / "metrics.csv").read_text().splitlines()) if (begun / "metrics.csv").exists() else 0
 
-    _, err = raydeck(*command)
-    assert {p: p.stat().st_mtime_ns for p in done} == done
-    rows = list(csv.DictReader((tmp_path / "runs" / "s" / "trials.csv").read_text().splitlines()))
-    assert len(rows) == len({row["model.lr"] for row in rows}) == len(list(trials.iterdir())) == 5
-    assert {row["status"] for row in rows} == {"finished"} and all(row["best"] for row in rows)
+    raydeck(*command)
+    assert {p: p.stat().st_mtime_ns for p in written} == written  # finished trials were not run again
+    whole = raydeck_in(tmp_path / "whole")
+    (tmp_path / "whole").mkdir()
+    whole(*command)
+    assert best_of(tmp_path) == best_of(tmp_path / "whole")
+    ours, theirs = trials_csv(tmp_path), trials_csv(tmp_path / "whole")
+    same = [{k: v for k, v in row.items() if k not in ("seconds", "minutes")} for row in ours]
+    assert same == [{k: v for k, v in row.items() if k not in ("seconds", "minutes")} for row in theirs]
+    assert len(same) == 12 and before <= 41
+    # Within the disk budget only the two best keep their checkpoints, and the best can be evaluated.
+    assert sorted(p.parent.name for p in trials.glob("*/checkpoints")) == sorted(row["trial"] for row in ours[:2])
+    assert "accuracy" in raydeck("evaluate", f"runs/s/trials/{ours[0]['trial']}")[0]
+
     _, err = raydeck(*command)
     assert "is finished; nothing to do" in err
 
 
-def is_finished(folder):
-    return json.loads((folder / "result.json").read_text())["status"] == "finished"
+@pytest.mark.ray
+def test_ctrl_c_saves_says_how_to_go_on_and_more_trials_extend(raydeck, tmp_path):
+    command = (*SWEEP, "--name", "s", "--max-epochs", "300", "--trials")
+    process = raydeck.start(*command, "2")
+    trials = tmp_path / "runs" / "s" / "trials"
+    wait_for(process, lambda: list(trials.glob("0001/metrics.csv")))
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on with the sweep in runs/s" in err
+    assert json.loads((tmp_path / "runs" / "s" / "result.json").read_text())["status"] == "stopped"
+    out, err = raydeck(*command, "3")
+    assert [row["status"] for row in trials_csv(tmp_path)] == ["finished"] * 3
+    assert "best of 3 trials" in out or "trial\tstatus" in out
+    epochs = [line.split(",")[0] for line in (trials / "0001" / "metrics.csv").read_text().splitlines()[1:]]
+    assert epochs == [str(k) for k in range(1, 301)]
+
+
+@pytest.mark.ray
+def test_a_failing_trial_is_recorded_with_its_reason_and_the_others_go_on(raydeck, tmp_path):
+    # A rate of 1e12 diverges to NaN in the first epochs; which trial has it is the grid's order.
+    out, _ = raydeck(
+        *SWEEP, "--name", "s", "--search", "grid", "--max-epochs", "4", "--space.model.hidden_dims", "[8]",
+        "--space.model.activation", "relu", "--space.model.dropout", "0.1", "--space.model.label_smoothing", "0.0",
+        "--space.model.optimizer", "sgd", "--space.model.lr", "0.1,1e25", "--space.model.weight_decay", "0.0",
+        "--space.model.schedule", "constant", "--space.data.batch_size", "16",
+    )  # fmt: skip
+    rows = {row["model.lr"]: row for row in trials_csv(tmp_path)}
+    assert len(rows) == 2 and rows["0.1"]["status"] == "finished"
+    failed = rows["1e+25"]
+    assert failed["status"] == "failed" and "the training loss is nan" in failed["error"]
+    assert f"{failed['trial']} failed: " in out
+    assert json.loads((tmp_path / "runs" / "s" / "result.json").read_text())["num_failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--scheduler", "ashaa"], r"--scheduler: expected one of asha, hyperband, median, pbt, fifo, got 'ashaa'"),
+        (["--space.model.lrr", "0.1"], r"no key 'model.lrr'; did you mean 'model.lr'\?"),
+        (["--space.model.num_outputs", "3"], "model.num_outputs is decided by the data"),
+        (["--time-budget", "0"], "--time-budget: expected more than 0 minutes"),
+        (["--search", "grid"], r"the grid has more than 1,000 combinations"),
+        (["--concurrent", "99"], "99 trials at a time are asked for and the cluster holds"),
+        (["--workers", "3", "--cpus-per-worker", "9"], "27 CPUs are asked for|the cluster has"),
+        (["--scheduler", "pbt", "--search", "optuna"], "--search optuna: pbt needs all its trials from the start"),
+        (["--scheduler", "pbt", "--seeds", "2"], "--seeds: pbt alters settings"),
+        (["--objectives", "val/accuracy,num_parameters", "--scheduler", "asha"], "--scheduler asha: would stop trials"),
+        (["--seeds", "0"], "--seeds: expected at least 1"),
+        (["--data.source", "nowhere/"], "data.source: no 'nowhere/'"),
+        (
+            ["--scheduler", "pbt", "--space.model.dropout", "0.1", "--space.model.label_smoothing", "0.0",
+             "--space.model.lr", "0.1", "--space.model.weight_decay", "0.0"],
+            "no key of the space can change while a trial trains",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(raydeck, tmp_path, flags, fault):
+    _, err = raydeck("tune", "mlp", "--trials", "2", *flags, code=2)
+    (line,) = [line for line in err.splitlines() if line.startswith("raydeck: ")]
+    assert re.search(fault, line), line
+    assert not (tmp_path / "runs").exists()
+
+
+def stored_sweep(folder):
+    """A sweep's directory as another command left it."""
+    sweep, _ = parse(["mlp", "--name", "s", "--storage", str(folder), "--trials", "2"])
+    config = sweep.job.config | {"search": asdict(sweep.search), "space": sweep.space.told()}
+    (folder / "s").mkdir()
+    (folder / "s" / "config.yaml").write_text(workloads.load("mlp").to_yaml(config))
+
+
+def test_a_sweep_whose_space_or_search_changed_is_refused(raydeck, tmp_path):
+    (tmp_path / "runs").mkdir()
+    stored_sweep(tmp_path / "runs")
+    for flags, key in (
+        (["--space.model.lr", "0.1..0.2"], "space.model.lr"),
+        (["--scheduler", "fifo"], "search.scheduler"),
+        (["--seed", "1"], "seed"),
+    ):
+        _, err = raydeck("tune", "mlp", "--name", "s", "--trials", "2", *flags, code=2)
+        assert f"was started with another {key}" in err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_another_user_s_sweep_is_refused(raydeck, tmp_path):
+    (tmp_path / "runs").mkdir()
+    stored_sweep(tmp_path / "runs")
+    os.chown(tmp_path / "runs" / "s", 12345, 12345)
+    _, err = raydeck("tune", "mlp", "--name", "s", "--trials", "2", code=2)
+    assert "belongs to another user" in err
+
+
+def test_show_prints_the_space(raydeck):
+    told = raydeck.json("show", "mlp", "--space", "--space.model.schedule", "cosine")
+    assert told["model.hidden_dims"] == "0 to 3 of (one of 8, 16, 32, 64, 128)"
+    assert told["model.lr"].startswith("given model.optimizer: adamw: 0.001 to 0.03, logarithmic; sgd: ")
+    assert told["model.schedule"] == 'fixed at "cosine"'
+    _, err = raydeck("show", "mlp", "--space", "--model.lr", "1", code=2)
+    assert "show --space takes" in err
