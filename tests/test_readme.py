@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 import workloads
+from cluster import spaces, sweep
 from cluster.cli import VERBS
 from cluster.flags import Flags
-from cluster.placement import Placement, RunFlags, Saving, Search
+from cluster.placement import Placement, RunFlags, Saving
 from cluster.show import Shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-OPTIONS = {"show": [Placement, Shapes], "train": [RunFlags, Placement], "tune": [RunFlags, Search, Placement]}
+OPTIONS = {"show": [Placement, Shapes], "train": [RunFlags, Placement]}
 
 
 def test_there_are_commands_for_every_verb_that_runs():
@@ -31,6 +32,12 @@ def test_a_command_of_the_readme_is_taken(command):
     if verb == "submit":
         verb, *arguments = arguments
     name, *flags = arguments
+    if verb == "show" and "--space" in flags:
+        assert spaces.load(workloads.load(name), spaces.change_flags(flags)[0])
+        return
+    if verb == "tune":
+        assert sweep.parse(arguments)[0]
+        return
     saving = {"checkpoint.": [Saving]} if verb != "show" else {}
     parser = Flags(verb, workloads.load(name), {"": OPTIONS[verb], **saving}).parser
     flags = [flag for flag in flags if flag not in ("--config", "mine.yaml")]

@@ -1,6 +1,5 @@
 """The same numbers wherever a run happens; what a lost worker costs. One Ray cluster for the module."""
 
-import contextlib
 import csv
 import io
 import json
@@ -9,9 +8,9 @@ import signal
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from processes import descendants
 
 import workloads
 from cluster.folder import Folder
@@ -75,18 +74,6 @@ def test_local_run_ray_worker_and_trial_agree_digit_for_digit(tmp_path):
     _, config = Run(Folder(str(trial))).stored()
     train(replace(job(tmp_path / "again"), config=config))
     assert validation(trial) == validation(tmp_path / "again")
-
-
-def descendants(process_id):
-    """Process id to command line, of all processes below one."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended while we looked
-            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-    found = {process_id}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in found - {process_id}}
 
 
 def kill_a_worker(process_id):

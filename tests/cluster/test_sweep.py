@@ -9,6 +9,7 @@ import time
 from dataclasses import asdict
 
 import pytest
+from processes import descendants
 
 import workloads
 from cluster.sweep import parse
@@ -109,6 +110,29 @@ def test_a_failing_trial_is_recorded_with_its_reason_and_the_others_go_on(raydec
     assert failed["status"] == "failed" and "the training loss is nan" in failed["error"]
     assert f"{failed['trial']} failed: " in out
     assert json.loads((tmp_path / "runs" / "s" / "result.json").read_text())["num_failed"] == 1
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, tmp_path, retries):
+    process = raydeck.start(
+        *SWEEP, "--name", "s", "--trials", "2", "--max-epochs", "300", "--max-failures", str(retries)
+    )
+    trials = tmp_path / "runs" / "s" / "trials"
+    wait_for(process, lambda: list(trials.glob("0001/metrics.csv")))
+    (actor,) = [pid for pid, command in descendants(process.pid).items() if "ImplicitFunc" in command]
+    os.kill(actor, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    rows = {row["trial"]: row for row in trials_csv(tmp_path)}
+    assert rows["0002"]["status"] == "finished"
+    if retries:
+        assert rows["0001"]["status"] == "finished"
+        epochs = [line.split(",")[0] for line in (trials / "0001" / "metrics.csv").read_text().splitlines()[1:]]
+        assert epochs == [str(k) for k in range(1, 301)]
+    else:
+        assert rows["0001"]["status"] == "failed"
+        assert "0001 failed: its process died (out of memory, or killed)" in out
 
 
 @pytest.mark.parametrize(
