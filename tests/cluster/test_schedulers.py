@@ -1,7 +1,5 @@
 """Schedulers: what they remember of an earlier start, and how pbt alters a point."""
 
-from types import SimpleNamespace
-
 import pytest
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
@@ -9,6 +7,13 @@ from ray.tune.schedulers import TrialScheduler
 from cluster.schedulers import explorer, stopping
 
 OPTIONS = {"monitor": "val/loss", "mode": "min", "grace": 1, "slots": 2}
+
+
+class Trial:
+    """What schedulers look at of a trial that has just started."""
+
+    def __init__(self, name):
+        self.trial_id = name
 
 
 def history(*losses):
@@ -20,15 +25,14 @@ def test_a_lagging_trial_is_stopped_by_what_ended_in_an_earlier_start(scheduler)
     ended = [(f"{k:04d}", history(0.5, 0.4, 0.3)) for k in range(1, 7)]
     fresh, remembering = (stopping(scheduler, max_epochs=9, ended=known, **OPTIONS) for known in ([], ended))
     for rule, decision in ((fresh, TrialScheduler.CONTINUE), (remembering, TrialScheduler.STOP)):
-        trial = SimpleNamespace(trial_id="late")
-        rule.on_trial_add(None, trial) if scheduler == "asha" else None
-        late = trial if scheduler == "asha" else "late"
+        late = Trial("late")
+        rule.on_trial_add(None, late)
         assert rule.on_trial_result(None, late, {"epoch": 1, "val/loss": 0.9}) == decision
 
 
 def test_asha_lets_a_trial_that_reaches_its_last_epoch_end_by_itself():
     rule = stopping("asha", max_epochs=9, ended=[(str(k), history(*[0.1] * 9)) for k in range(9)], **OPTIONS)
-    trial = SimpleNamespace(trial_id="last")
+    trial = Trial("last")
     rule.on_trial_add(None, trial)
     decisions = [rule.on_trial_result(None, trial, {"epoch": k, "val/loss": 0.09}) for k in range(1, 9)]
     decisions.append(rule.on_trial_result(None, trial, {"epoch": 9, "val/loss": 5.0}))

@@ -121,7 +121,7 @@ def builder(name, space, **config):
 
 def test_what_cannot_be_built_is_passed_over_before_a_worker_starts():
     space = Space({"model.kernel_size": tune.choice([3, 9]), "model.padding": tune.choice(["same", "valid"])})
-    build = builder("cnn", space, **{"model.channels": [8, 8]})
+    build = builder("cnn", space, **{"model.channels": [8], "model.convs_per_block": 1})
     points = list(build.buildable(draws(space, seed=0)))
     assert len(points) == 3 and {"model.kernel_size": 9, "model.padding": "valid"} not in points
     assert "kernel" in build.fault({"model.kernel_size": 9, "model.padding": "valid"})
