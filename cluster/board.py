@@ -3,13 +3,13 @@
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from cluster import console
 from cluster.ledger import Ledger, Record
-from cluster.train import cause
 
 SHOWN = 15
 """Trials in the live table."""
@@ -62,7 +62,8 @@ class Board(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial, trial.last_result)
-        record.status, record.error = "failed", reason(trial.get_error())
+        # Where Tune notes it first; `get_error` looks where it will have been copied to.
+        record.status, record.error = "failed", reason(Path(trial.error_file).read_text(encoding="utf-8"))
         self._end(record)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -149,13 +150,15 @@ class Board(tune.Callback):
         )
 
 
-def reason(error: BaseException | None) -> str:
-    """Why a trial failed, in a line."""
-    import ray.exceptions
-
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+def reason(told: str) -> str:
+    """Why a trial failed, in a line, from what Ray says of it: a traceback, or a paragraph on a lost process."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    if any("OutOfMemoryError" in line and "torch" not in line for line in lines):
         return "out of memory: Ray ended it; give each trial more, or run fewer at a time (--concurrent)"
-    if isinstance(error, ray.exceptions.ActorDiedError):
+    if any("actor died" in line or "ActorDiedError" in line for line in lines):
         return "its process died (out of memory, or killed)"
-    told = cause(error) if error else "unknown"
-    return "out of memory" if told in ("", "MemoryError") else told
+    last = lines[-1] if lines else "unknown"
+    kind, _, message = last.partition(": ")
+    if kind.rpartition(".")[2] in ("MemoryError", "OutOfMemoryError"):
+        return f"out of memory: {message}" if message else "out of memory"
+    return message if message and kind.replace(".", "").isidentifier() else last

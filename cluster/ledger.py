@@ -111,11 +111,11 @@ class Ledger:
         if not self.keep:
             return
         kept = {record.trial for record in [r for r in self.ranked() if r.ended][: self.keep]}
-        for record in self.records.values():
-            if record.ended and record.trial not in kept | self.dropped:
-                self.dropped.add(record.trial)
-                for part in ("", *(f"/seed-{k}" for k in range(1, self.seeds))):
-                    (self.folder / f"{record.trial}{part}").remove("checkpoints")
+        ended = {record.trial for record in self.records.values() if record.ended}
+        for trial in ended - kept - self.dropped:
+            self.dropped.add(trial)
+            for part in ("", *(f"/seed-{k}" for k in range(1, self.seeds))):
+                (self.folder / f"{trial}{part}").remove("checkpoints")
 
     def _read(self) -> list[Record]:
         found = []

@@ -85,7 +85,10 @@ class HyperBand(Gate, HyperBandScheduler):
 
 
 class Population(Gate, PopulationBasedTraining):
-    """Population based training.
+    """Population based training, in step: every trial waits at an interval's end until all are there.
+
+    Otherwise what happens would depend on which trial is faster, and the first to arrive could never be taken over
+    from, for Tune keeps a checkpoint of a trial only once it knows that others are worse.
 
     Args:
         slots: Trials at a time.
@@ -104,13 +107,22 @@ class Population(Gate, PopulationBasedTraining):
         clone: Callable[[str, str, dict[str, Any], Point], None],
         **options: Any,
     ) -> None:
-        super().__init__(custom_explore_fn=lambda config: config, log_config=False, **options)
+        super().__init__(custom_explore_fn=lambda config: config, log_config=False, synch=True, **options)
         self.slots, self.max_epochs, self.explore, self.clone = slots, max_epochs, explore, clone
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result["epoch"] >= self.max_epochs:
             return self.CONTINUE
         return super().on_trial_result(controller, trial, result)
+
+    def choose_trial_to_run(self, controller: Any) -> Trial | None:
+        chosen = super().choose_trial_to_run(controller)
+        statuses = {trial.status for trial in controller.get_trials()}
+        if chosen is None and Trial.PAUSED in statuses and not statuses & {Trial.RUNNING, Trial.PENDING}:
+            # All wait for one that has ended, or failed, in the meantime.
+            self._next_perturbation_sync += self._perturbation_interval
+            chosen = super().choose_trial_to_run(controller)
+        return chosen
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         """Where Tune lets a subclass decide on the settings; the weights are taken over at the same time.

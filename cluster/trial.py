@@ -9,6 +9,7 @@ import asyncio
 import functools
 import signal
 import statistics
+import sys
 import tempfile
 import threading
 import uuid
@@ -23,13 +24,16 @@ from cluster.placement import Search
 from cluster.runs import Run
 from cluster.session import Session
 from cluster.spaces import Space
-from cluster.train import FAULT, TrainSession, cause, ray_trainer
+from cluster.train import FAULT, STOP, TrainSession, cause, ray_trainer
 from cluster.worker import Job, fit
 
 PATIENCE = 60
 """Seconds that a trial waits for its directory while an earlier actor of its own is ending."""
 END = 60
 """Seconds that the workers of a stopped trial have to end."""
+ENDING, ENDED = threading.Event(), threading.Event()
+"""Of the trial in this process: Tune wants it to end; its workers have."""
+ENDED.set()
 EPOCH = "epoch"
 """File of a Tune checkpoint: all that it holds is the last epoch Tune has seen of the trial."""
 
@@ -253,7 +257,8 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
     import ray
 
     run = Run(Folder(job.directory))
-    run.folder.remove(FAULT)
+    for left in (FAULT, STOP):
+        run.folder.remove(left)
     relay = ray.remote(num_cpus=0)(Relay).remote()
     make_session = functools.partial(RelayedSession, relay=relay, span=_span(sweep))
     # A fresh name each time: what Ray Train remembers of an earlier start of the trial is not to be trusted.
@@ -267,20 +272,52 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
             failures.append(error)
 
     thread = threading.Thread(target=work, daemon=True)
+    ENDING.clear()
+    ENDED.clear()
     thread.start()
     try:
         while thread.is_alive():
             told = ray.get(relay.take.remote(0.5))
             if told:
-                report(*told)
+                report(*told)  # does not return if Tune stops the trial
                 ray.get(relay.answer.remote(True))
+            elif ENDING.is_set():
+                sys.exit()
     finally:
-        relay.answer.remote(False)  # report() does not return when Tune stops the trial: the workers end, then we
+        run.folder.write(STOP, str(int(signal.SIGTERM)).encode())  # for workers in the middle of an epoch
+        relay.answer.remote(False)  # for those that wait for an answer
         thread.join(END)
+        run.folder.remove(STOP)
         run.folder.remove(".ray")
+        ENDED.set()
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()
         run.folder.remove(FAULT)
         raise ValueError(fault)
     if failures:
         raise RuntimeError(cause(failures[0])) from failures[0]
+
+
+def trainable(function: Callable[..., None], sweep: Sweep) -> type:
+    """What Tune runs, as a class that ends its workers before its actor goes.
+
+    Tune lets the process of a stopped trial go at once. Ray Train's workers would then keep their CPUs for as long as
+    it takes Ray to notice, while the next trial waits for them.
+    """
+    from ray import tune
+    from ray.tune.trainable.function_trainable import wrap_function
+
+    class Trial(wrap_function(tune.with_parameters(function, sweep=sweep))):
+        def cleanup(self) -> None:
+            try:
+                super().cleanup()
+            finally:
+                end_workers()
+
+    return Trial
+
+
+def end_workers() -> None:
+    """Wait until the workers of the trial in this process, if it has any, have ended."""
+    ENDING.set()
+    ENDED.wait(END)

@@ -23,7 +23,7 @@ from cluster.recorder import as_csv
 from cluster.runs import Run
 from cluster.schedulers import Population, explorer, stopping
 from cluster.spaces import Point
-from cluster.trial import Sweep, train_trial
+from cluster.trial import Sweep, train_trial, trainable
 
 TUNE = ".tune"
 """Tune's own folder in a sweep's: needed while it runs, and removed afterwards."""
@@ -45,7 +45,7 @@ def run_tuner(
     builder: Builder,
     points: dict[str, Point] | None,
     slots: int,
-    trainable: Callable[..., None] = train_trial,
+    function: Callable[..., None] = train_trial,
 ) -> int:
     """Run those trials of a sweep that have not ended.
 
@@ -56,7 +56,7 @@ def run_tuner(
         builder: Knows which points can be built.
         points: Name of each trial to its point; None if optuna chooses them.
         slots: Trials at a time.
-        trainable: What a trial runs.
+        function: What a trial runs.
 
     Returns:
         The signal that stopped it, or 0.
@@ -70,7 +70,7 @@ def run_tuner(
     with _interruptible() as asked:
         try:
             analysis = tune.run(
-                tune.with_resources(tune.with_parameters(trainable, sweep=sweep), _resources(sweep)),
+                tune.with_resources(trainable(function, sweep), _resources(sweep)),
                 name=TUNE,
                 storage_path=str(run.folder),
                 scheduler=_scheduler(sweep, run, ledger, builder, slots),

@@ -131,7 +131,7 @@ def idle(count: int) -> dict[str, float]:
 
     def watched(*given) -> int:
         before, began = resident(), time.monotonic()
-        signum = run_tuner(*given, trainable=nothing)
+        signum = run_tuner(*given, function=nothing)
         seconds = (time.monotonic() - began) / count
         measured.update(seconds=seconds, memory=(resident() - before) / 2**20, peak=peak())
         return signum
