@@ -173,6 +173,7 @@ def _worker(given: dict[str, Any]) -> None:
     import ray.train
 
     job: Job = given["job"]
+    job.go_there()
     run = Run(Folder(job.directory))
     rank = ray.train.get_context().get_world_rank()
     session: TrainSession = given["make_session"](run)

@@ -215,6 +215,7 @@ class RelayedSession(TrainSession):
 def train_trial(config: dict[str, Any], sweep: Sweep) -> None:
     """What Tune runs for each trial; ``config`` is ``{"asked": {"trial": name, "point": point}}``."""
     job = sweep.job_of(**config["asked"])
+    job.go_there()
     run, reporter = Run(Folder(job.directory)), Reporter(sweep, _known_epoch())
     train = _with_workers if job.placement.workers > 1 else _here
     with run.lock(PATIENCE):

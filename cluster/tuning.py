@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our trials write their own metrics
     "RAY_AIR_NEW_OUTPUT": "0",  # and the board is our own
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # snapshots of all trials, from which we do not go on
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # data may be named relative to where the command was typed
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # what a stopped trial with several workers needs to end
 }
@@ -69,7 +70,7 @@ def run_tuner(
     run.folder.remove(TUNE)
     with _interruptible() as asked:
         try:
-            analysis = tune.run(
+            tune.run(
                 tune.with_resources(trainable(function, sweep), _resources(sweep)),
                 name=TUNE,
                 storage_path=str(run.folder),
@@ -86,13 +87,14 @@ def run_tuner(
             )
         finally:
             board.close()
-    unfinished = any(not trial.is_finished() for trial in analysis.trials)
     for record in ledger.records.values():
         if not record.ended and board.out_of_time():
             record.status, record.until = "out of time", ledger.elapsed()
             ledger.put(record)
     run.folder.remove(TUNE)
-    return (asked[0] if asked else signal.SIGINT) if unfinished else 0
+    if board.out_of_time() or sum(record.ended for record in ledger.records.values()) >= total:
+        return 0
+    return asked[0] if asked else signal.SIGINT  # on which Tune returns as if all were done
 
 
 def _resources(sweep: Sweep) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The one training function: the same code trains here, in a Ray Train worker and in a trial."""
 
 import logging
+import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Job:
         placement: Where it runs; ``cpus_per_worker`` is decided by now.
         saving: When it is saved.
         baselines: Whether to measure the workload's baselines.
+        cwd: Where the command was typed: what the config names by a relative path is looked for from there.
     """
 
     workload: str
@@ -40,6 +42,12 @@ class Job:
     placement: Placement = field(default_factory=Placement)
     saving: Saving = field(default_factory=Saving)
     baselines: bool = True
+    cwd: str = field(default_factory=os.getcwd)
+
+    def go_there(self) -> None:
+        """Change to the run's ``cwd``, in a worker that Ray has started elsewhere, if this node has it."""
+        if os.path.isdir(self.cwd):
+            os.chdir(self.cwd)
 
 
 def fit(job: Job, session: Session) -> dict[str, Any]:

@@ -97,9 +97,11 @@ def test_ctrl_c_saves_says_how_to_go_on_and_more_trials_extend(raydeck, tmp_path
 
 @pytest.mark.ray
 def test_a_failing_trial_is_recorded_with_its_reason_and_the_others_go_on(raydeck, tmp_path):
-    # A rate of 1e12 diverges to NaN in the first epochs; which trial has it is the grid's order.
+    (tmp_path / "t.csv").write_text("a,b,label\n" + "1,2,x\n3,4,y\n2,1,x\n4,4,y\n" * 10)
+    # The data is named from where the command is typed, and trials find it. A rate of 1e25 diverges at once.
     out, _ = raydeck(
         *SWEEP, "--name", "s", "--search", "grid", "--max-epochs", "4", "--space.model.hidden_dims", "[8]",
+        "--data.source", "t.csv", "--data.target", "label",
         "--space.model.activation", "relu", "--space.model.dropout", "0.1", "--space.model.label_smoothing", "0.0",
         "--space.model.optimizer", "sgd", "--space.model.lr", "0.1,1e25", "--space.model.weight_decay", "0.0",
         "--space.model.schedule", "constant", "--space.data.batch_size", "16",
@@ -120,7 +122,7 @@ def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, 
     )
     trials = tmp_path / "runs" / "s" / "trials"
     wait_for(process, lambda: list(trials.glob("0001/metrics.csv")))
-    (actor,) = [pid for pid, command in descendants(process.pid).items() if "ImplicitFunc" in command]
+    (actor,) = [pid for pid, command in descendants(process.pid).items() if "ResourceTrainable" in command]
     os.kill(actor, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
