@@ -18,6 +18,10 @@ MOST_AXES, MOST_BARS = 12, 20
 BEST, LINE, FAINT, TEXT = "#e4572e", "#1f5a94", "#9a9a9a", "#333333"
 
 
+WIDE = 20
+"""How many times the least score the greatest may be on a linear scale."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """What the picture shows; see ``draw``."""
@@ -258,8 +262,12 @@ def _heading(axes: Any, text: str) -> None:
 
 
 def _limits(axes: Any, good: float, bad: float) -> None:
-    """Show the range of scores, with a margin."""
+    """Show the range of scores, with a margin; on a logarithmic scale where the bad would hide the good."""
     low, high = min(good, bad), max(good, bad)
+    if low > 0 and high > WIDE * low:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.2, high * 1.2)
+        return
     margin = 0.08 * (high - low) or 0.1 * abs(high) or 0.1
     axes.set_ylim(low - margin, high + margin)
 

@@ -12,6 +12,7 @@ import pytest
 from processes import descendants
 
 import workloads
+from cluster.cli import main
 from cluster.sweep import parse
 
 SWEEP = ("tune", "mlp", "--scheduler", "fifo", "--concurrent", "1", "--storage", "runs")
@@ -145,8 +146,6 @@ def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, 
         (["--space.model.num_outputs", "3"], "model.num_outputs is decided by the data"),
         (["--time-budget", "0"], "--time-budget: expected more than 0 minutes"),
         (["--search", "grid"], r"the grid has more than 1,000 combinations"),
-        (["--concurrent", "99"], "99 trials at a time are asked for and the cluster holds"),
-        (["--workers", "3", "--cpus-per-worker", "9"], "27 CPUs are asked for|the cluster has"),
         (["--scheduler", "pbt", "--search", "optuna"], "--search optuna: pbt needs all its trials from the start"),
         (["--scheduler", "pbt", "--seeds", "2"], "--seeds: pbt alters settings"),
         (["--objectives", "val/accuracy,num_parameters", "--scheduler", "asha"], "--scheduler asha: would stop trials"),
@@ -159,10 +158,18 @@ def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, 
         ),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_leaves_nothing_behind(raydeck, tmp_path, flags, fault):
-    _, err = raydeck("tune", "mlp", "--trials", "2", *flags, code=2)
-    (line,) = [line for line in err.splitlines() if line.startswith("raydeck: ")]
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(tmp_path, monkeypatch, capsys, flags, fault):
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune", "mlp", "--trials", "2", *flags]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("raydeck: ")]
     assert re.search(fault, line), line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.ray
+def test_more_trials_at_a_time_than_the_cluster_holds_are_refused(raydeck, tmp_path):
+    _, err = raydeck("tune", "mlp", "--concurrent", "99", code=2)
+    assert re.search(r"raydeck: 99 trials at a time are asked for and the cluster holds \d+; ask for fewer", err)
     assert not (tmp_path / "runs").exists()
 
 
@@ -174,7 +181,8 @@ def stored_sweep(folder):
     (folder / "s" / "config.yaml").write_text(workloads.load("mlp").to_yaml(config))
 
 
-def test_a_sweep_whose_space_or_search_changed_is_refused(raydeck, tmp_path):
+def test_a_sweep_whose_space_or_search_changed_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     stored_sweep(tmp_path / "runs")
     for flags, key in (
@@ -182,23 +190,25 @@ def test_a_sweep_whose_space_or_search_changed_is_refused(raydeck, tmp_path):
         (["--scheduler", "fifo"], "search.scheduler"),
         (["--seed", "1"], "seed"),
     ):
-        _, err = raydeck("tune", "mlp", "--name", "s", "--trials", "2", *flags, code=2)
-        assert f"was started with another {key}" in err
+        assert main(["tune", "mlp", "--name", "s", "--trials", "2", *flags]) == 2
+        assert f"was started with another {key}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
-def test_another_user_s_sweep_is_refused(raydeck, tmp_path):
+def test_another_user_s_sweep_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     stored_sweep(tmp_path / "runs")
     os.chown(tmp_path / "runs" / "s", 12345, 12345)
-    _, err = raydeck("tune", "mlp", "--name", "s", "--trials", "2", code=2)
-    assert "belongs to another user" in err
+    assert main(["tune", "mlp", "--name", "s", "--trials", "2"]) == 2
+    assert "belongs to another user" in capsys.readouterr().err
 
 
-def test_show_prints_the_space(raydeck):
-    told = raydeck.json("show", "mlp", "--space", "--space.model.schedule", "cosine")
+def test_show_prints_the_space(capsys):
+    assert main(["show", "mlp", "--space", "--space.model.schedule", "cosine", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
     assert told["model.hidden_dims"] == "0 to 3 of (one of 8, 16, 32, 64, 128)"
     assert told["model.lr"].startswith("given model.optimizer: adamw: 0.001 to 0.03, logarithmic; sgd: ")
     assert told["model.schedule"] == 'fixed at "cosine"'
-    _, err = raydeck("show", "mlp", "--space", "--model.lr", "1", code=2)
-    assert "show --space takes" in err
+    assert main(["show", "mlp", "--space", "--model.lr", "1"]) == 2
+    assert "show --space takes" in capsys.readouterr().err
