@@ -42,12 +42,18 @@ def between(ends: list[float]) -> float:
 
 
 def ours() -> float:
-    """Seconds per trial of a sweep."""
+    """Seconds per trial of a sweep whose networks are all of the smoke setting's size."""
+    from dataclasses import replace
+
+    from ray.tune import loguniform
+
+    from cluster.spaces import Space
     from cluster.sweep import tune
 
     start_ray()
     with tempfile.TemporaryDirectory() as folder:
-        tune(sweep(folder, "--trials", str(TRIALS), "--concurrent", "1"))
+        given = sweep(folder, "--trials", str(TRIALS), "--concurrent", "1")
+        tune(replace(given, space=Space({"model.lr": loguniform(1e-3, 1e-2)})))
         records = [json.loads(path.read_text()) for path in Path(folder, "s", "trials").glob("*/trial.json")]
     return between(sorted(record["until"] for record in records))
 
