@@ -66,6 +66,8 @@ def control_store(address: str) -> str:
 
     if address != "auto" and not re.fullmatch(r"\[?[\w.:-]+\]?:\d+", address):
         raise ValueError(f"--address {address}: expected auto, local or HOST:PORT, e.g. 10.0.0.1:6379")
+    if address != "auto":
+        return address
     try:
         return canonicalize_bootstrap_address_or_die(address)
     except (ConnectionError, ValueError, OSError) as error:
