@@ -39,6 +39,7 @@ def check_access(address: str, insecure: bool) -> None:
             raise ValueError(
                 f"the cluster at {address} wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to its file"
             )
+        use_token()
         return
     if guarded is None and "://" not in address:
         if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
@@ -92,3 +93,13 @@ def has_token() -> bool:
     from cluster.submit import find_token
 
     return find_token() is not None
+
+
+def use_token() -> None:
+    """Make Ray send the token: to an address that is named it does so only if it has been told to."""
+    if os.environ.get("RAY_AUTH_MODE"):
+        return
+    from ray._raylet import Config
+
+    os.environ["RAY_AUTH_MODE"] = "token"
+    Config.initialize("")  # what Ray has read of the environment may be older

@@ -38,6 +38,9 @@ OBJECT_STORE_BYTES = 256 * 2**20
 PORTS = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port")
 HEAD_PORTS = ("port", "dashboard-port", "ray-client-server-port", *PORTS)
 
+_CHILDREN: list[subprocess.Popen] = []
+"""Nodes that this very process has started: one that is forgotten while it runs would make Python complain."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpFlags:
@@ -254,6 +257,7 @@ def _start_node(state: State, number: int, cpus: int, more: Sequence[str]) -> su
     ]
     with log_of(temp, number).open("wb") as log:
         started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    _CHILDREN.append(started)
     state.processes[started.pid] = _psutil().Process(started.pid).create_time()
     state.save()
     return started
