@@ -29,7 +29,7 @@ from cluster.flags import parse_plain
 STATE_VARIABLE = "RAYDECK_STATE"
 """Names the folder of the state, instead of the user's own."""
 
-START_SECONDS, STOP_SECONDS = 60, 5
+START_SECONDS, STOP_SECONDS = 60, 3
 LONGEST_TEMP = 40
 """Characters of the folder for temporary files: Ray puts sockets below it, whose paths may have 107."""
 OBJECT_STORE_BYTES = 256 * 2**20

@@ -38,7 +38,7 @@ def mode(path):
 
 def processes_of(temp):
     """Ids of the processes whose command line names a folder."""
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+    found = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True).stdout.splitlines()
     return [int(line.split()[0]) for line in found if temp in line]
 
 
@@ -110,6 +110,7 @@ def test_down_ends_what_a_crash_has_left_and_nothing_else(state, capsys):
             assert bystander.poll() is None
         finally:
             bystander.kill()
+            verbs.down([])
     assert verbs.down([]) == 0
     assert "no cluster is up here" in capsys.readouterr().err
     assert verbs.status([]) == 1
