@@ -30,29 +30,26 @@ def check_access(address: str, insecure: bool) -> None:
         ValueError: It does not answer, wants a token and there is none, or is open to everybody.
     """
     if "://" in address:
-        where, guarded = address, None
+        fault = "cannot be asked for its token"
     else:
-        where = control_store(address)
-        guarded = asks_for_token(where)
-    if guarded:
-        if not has_token():
+        guarded = asks_for_token(control_store(address))
+        if guarded:
+            use_token(address)
+            return
+        if guarded is None and os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return  # certificates, without which it was asked, let nobody else in
+        if guarded is None:
             raise ValueError(
-                f"the cluster at {address} wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to its file"
+                f"no Ray cluster answers at {address}; check host and port (mostly 6379), and that it is up"
             )
-        use_token()
-        return
-    if guarded is None and "://" not in address:
-        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-            return  # certificates, which the question was asked without, let nobody else in
-        raise ValueError(f"no Ray cluster answers at {address}; check host and port (mostly 6379), and that it is up")
-    fault = "is open to everybody who reaches it (no token)" if guarded is False else "cannot be asked for its token"
+        fault = "is open to everybody who reaches it (no token)"
     if not insecure:
         raise ValueError(
             f"the cluster at {address} {fault}; start it with RAY_AUTH_MODE=token and join it by HOST:PORT, or accept "
             "the risk with --insecure"
         )
     console.warn(
-        f"THE CLUSTER AT {where} {fault.upper()}: anybody on its network can run code on it, read your data and "
+        f"THE CLUSTER AT {address} {fault.upper()}: anybody on its network can run code on it, read your data and "
         "change your results; joined because of --insecure"
     )
 
@@ -88,18 +85,20 @@ def asks_for_token(control_store: str) -> bool | None:
     return False
 
 
-def has_token() -> bool:
-    """Whether Ray would find a token here and use it."""
+def use_token(address: str) -> None:
+    """Make Ray send the token that is set here: to an address that is named it does so only if it has been told to.
+
+    Raises:
+        ValueError: There is no token.
+    """
     from cluster.submit import find_token
 
-    return find_token() is not None
+    if find_token() is None:
+        raise ValueError(
+            f"the cluster at {address} wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to its file"
+        )
+    if not os.environ.get("RAY_AUTH_MODE"):
+        from ray._raylet import Config
 
-
-def use_token() -> None:
-    """Make Ray send the token: to an address that is named it does so only if it has been told to."""
-    if os.environ.get("RAY_AUTH_MODE"):
-        return
-    from ray._raylet import Config
-
-    os.environ["RAY_AUTH_MODE"] = "token"
-    Config.initialize("")  # what Ray has read of the environment may be older
+        os.environ["RAY_AUTH_MODE"] = "token"
+        Config.initialize("")  # what Ray has read of the environment may be older
