@@ -311,20 +311,32 @@ def _take_down(state: State) -> int:
     """
     psutil = _psutil()
     ours = _descendants(state)
-    for act, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-        left = [process for process in ours if process.is_running()]
-        for process in left:
+    for act in (signal.SIGTERM, signal.SIGKILL):
+        for process in ours:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(act)  # psutil looks at the time of start once more before it does
-        psutil.wait_procs(left, timeout=patience)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline and any(_is_alive(process) for process in ours):
+            time.sleep(0.1)
         ours += [process for process in _descendants(state) if process not in ours]  # started in between
-    remaining = [process.pid for process in ours if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    for child in _CHILDREN:
+        child.poll()
+    remaining = [process.pid for process in ours if _is_alive(process)]
     if remaining:
         raise ValueError(f"cluster down: processes {', '.join(map(str, remaining))} do not end; try again")
     shutil.rmtree(state.temp, ignore_errors=True)
     Path(state.token).unlink(missing_ok=True)
     state_file().unlink(missing_ok=True)
     return len(ours)
+
+
+def _is_alive(process: Any) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    psutil = _psutil()
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descendants(state: State) -> list[Any]:
@@ -337,13 +349,17 @@ def _descendants(state: State) -> list[Any]:
     found: dict[int, Any] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            recorded = state.processes.get(process.pid)
-            started_then = recorded is not None and abs(process.create_time() - recorded) < 1
-            named = process.uids().real == os.getuid() and any(f"{state.temp}/" in word for word in process.cmdline())
-            if (started_then or named) and process.pid != os.getpid():
+            if process.pid != os.getpid() and _is_alive(process) and _is_ours(process, state):
                 found[process.pid] = process
                 found |= {child.pid: child for child in process.children(recursive=True)}
     return list(found.values())
+
+
+def _is_ours(process: Any, state: State) -> bool:
+    recorded = state.processes.get(process.pid)
+    if recorded is not None and abs(process.create_time() - recorded) < 1:
+        return True
+    return process.uids().real == os.getuid() and any(f"{state.temp}/" in word for word in process.cmdline())
 
 
 def free_ports(number: int) -> list[int]:

@@ -116,7 +116,7 @@ def test_a_good_cluster_is_well_and_left_as_it_was(joined, raydeck):
 @pytest.mark.ray
 def test_each_fault_stops_a_run_with_one_line(caused):
     assert caused["good"] == caused["free"] == ""
-    assert caused["versions"].startswith("versions, 127.0.0.1 (")
+    assert caused["versions"].startswith("versions, ")
     assert "torch 1.0 and here" in caused["versions"]
     assert "does not see what the driver wrote; mount the same folder there" in caused["blind"]
     assert "the disk is gone" in caused["broken"]
@@ -135,8 +135,8 @@ def test_unwritable_storage_is_a_fault_of_the_doctors(caused):
 def test_no_room_is_said_with_what_is_wanted_and_what_is_free(caused, joined, raydeck):
     for told in (caused["busy"], caused["late"]):
         assert told.startswith("no room on the cluster within 0.02 min: wanted 2 workers of 2 CPUs, available ")
-        assert "1 of 2 CPUs on 127.0.0.1" in told
-        assert "2 of 2 CPUs on 127.0.0.1" in told
+        assert "1 of 2 CPUs on " in told
+        assert "2 of 2 CPUs on " in told
         assert "--placement-timeout" in told
     environment = {key: value for key, value in joined.items() if key.startswith("RAY_")}
     flags = ["--smoke", "--workers", "2", "--cpus-per-worker", "2", "--placement-timeout", "0.03"]

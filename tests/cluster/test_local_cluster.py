@@ -102,7 +102,7 @@ def test_down_ends_what_a_crash_has_left_and_nothing_else(state, capsys):
             os.kill(supervisor, signal.SIGKILL)  # as the kernel does when memory is short
             assert verbs.down([]) == 0
             assert processes_of(known.temp) == []
-            assert not any(verbs._psutil().pid_exists(pid) for pid in known.processes)
+            assert not verbs._descendants(known)
             assert not os.path.exists(known.temp)
             assert [file.name for file in state.iterdir()] == ["lock"]
             assert bystander.poll() is None
