@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -342,8 +343,8 @@ def _is_alive(process: Any) -> bool:
 def _descendants(state: State) -> list[Any]:
     """All processes of the cluster that run.
 
-    One that was written down counts if it started when it did then; so do those below it, and those of this user whose
-    command line holds the cluster's own folder of temporary files.
+    One that was written down counts if it started when it did then; so do those below it, and those of this user which
+    a flag has told to work in the cluster's own folder of temporary files.
     """
     psutil = _psutil()
     found: dict[int, Any] = {}
@@ -359,7 +360,8 @@ def _is_ours(process: Any, state: State) -> bool:
     recorded = state.processes.get(process.pid)
     if recorded is not None and abs(process.create_time() - recorded) < 1:
         return True
-    return process.uids().real == os.getuid() and any(f"{state.temp}/" in word for word in process.cmdline())
+    given = re.compile(rf"--[\w-]+={re.escape(state.temp)}/")  # as Ray's flags; `tail -f` of a log there is not ours
+    return process.uids().real == os.getuid() and any(given.match(word) for word in process.cmdline())
 
 
 def free_ports(number: int) -> list[int]:
