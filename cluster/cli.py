@@ -20,6 +20,8 @@ VERBS = {
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
     "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
     "submit": ("VERB NAME [flags]", "the same command, as a job on a Ray cluster"),
+    "cluster": ("up|down|status --local", "a throw-away cluster on this machine"),
+    "doctor": ("[flags]", "whether a cluster, its storage and its nodes are fit for a run"),
 }
 
 
@@ -69,6 +71,10 @@ def dispatch(arguments: list[str]) -> int:
         )
     if verb == "list":
         return list_workloads(rest)
+    if verb == "doctor":
+        from cluster.doctor import command
+
+        return command(rest)
     if not rest or rest[0] in ("-h", "--help"):
         print(f"usage: raydeck {verb} {VERBS[verb][0]}\n\n{VERBS[verb][1]}\n{hint(verb)}")
         return 0
@@ -79,6 +85,7 @@ def dispatch(arguments: list[str]) -> int:
         "evaluate": evaluate,
         "predict": predict,
         "submit": submit,
+        "cluster": local_cluster,
     }
     return handlers[verb](rest)
 
@@ -92,6 +99,8 @@ def usage() -> str:
 
 
 def hint(verb: str) -> str:
+    if verb == "cluster":
+        return "\nup [--nodes N] [--cpus N] starts it, down ends it, status says where it is."
     if verb in ("evaluate", "predict"):
         return "\nRUN is a run directory, such as `raydeck train` prints."
     return f"\nNAME is one of: {', '.join(workloads.names())}\n`raydeck {verb} NAME --help` lists its flags."
@@ -274,6 +283,17 @@ def submit(arguments: list[str]) -> int:
     from cluster.submit import submit as send
 
     return send(sent, address=address, project=Path(__file__).resolve().parent.parent)
+
+
+def local_cluster(arguments: list[str]) -> int:
+    """``cluster up|down|status``."""
+    from cluster import local_cluster as verbs
+
+    verb, *rest = arguments
+    handlers = {"up": verbs.up, "down": verbs.down, "status": verbs.status}
+    if verb not in handlers:
+        raise ValueError(f"cluster: no verb {verb!r}; one of {', '.join(handlers)}")
+    return handlers[verb](rest)
 
 
 def wants_help(arguments: Sequence[str]) -> bool:

@@ -18,6 +18,9 @@ def add_flags(parser: ArgumentParser, options: type, prefix: str = "") -> None:
     hints = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
         flag = f"--{prefix}{field.name}" if prefix else f"--{field.name.replace('_', '-')}"
+        if field.default is False:  # such a flag needs no value
+            parser.add_argument(flag, action="store_true", help=words[field.name])
+            continue
         parser.add_argument(flag, type=hints[field.name], default=field.default, help=words[field.name])
 
 
@@ -27,6 +30,35 @@ T = TypeVar("T")
 def read_flags(options: type[T], namespace: Namespace, prefix: str = "") -> T:
     """The dataclass that the flags of :func:`add_flags` make."""
     return options(**{f.name: namespace[prefix + f.name] for f in dataclasses.fields(options)})
+
+
+def parse_plain(prog: str, arguments: Sequence[str], *options: type) -> tuple[Namespace | None, list[Any]]:
+    """The command line of a verb without a workload.
+
+    Returns:
+        All flags, ``json`` among them, and the dataclasses; None and nothing after printing help.
+
+    Raises:
+        ValueError: A flag is unknown, or a value wrong; one line.
+    """
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
+    for cls in options:
+        add_flags(parser, cls)
+    if any(argument in ("-h", "--help") for argument in arguments):
+        parser.print_help()
+        return None, []
+    known = list(_types(parser))
+    for argument in arguments:
+        flag = argument[2:].partition("=")[0]
+        if argument.startswith("--") and flag not in known:
+            near = nearest(flag, known)
+            raise ValueError(f"no flag --{flag}" + (f"; did you mean --{near}?" if near else ""))
+    try:
+        namespace = parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise ValueError(explain(parser, str(error), arguments)) from None
+    return namespace, [read_flags(cls, namespace) for cls in options]
 
 
 class Flags:

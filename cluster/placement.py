@@ -17,6 +17,8 @@ class Placement:
         address: Ray cluster to run on, e.g. auto, local or 10.0.0.1:6379; RAY_ADDRESS says the same.
         max_failures: Lost workers or nodes after which a run is given up; each time it goes on from its last
             checkpoint.
+        placement_timeout: Minutes that a run waits for a cluster's busy resources before it is given up.
+        insecure: Join a cluster that asks for no token, and so is open to everybody who reaches it.
     """
 
     workers: int = 1
@@ -25,6 +27,8 @@ class Placement:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     address: str | None = None
     max_failures: int = 0
+    placement_timeout: float = 5.0
+    insecure: bool = False
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -35,6 +39,8 @@ class Placement:
             raise ValueError(f"--cpus-per-worker: expected at least 0, got {self.cpus_per_worker}")
         if self.max_failures < 0:
             raise ValueError(f"--max-failures: expected at least 0, got {self.max_failures}")
+        if not 0 < self.placement_timeout < math.inf:
+            raise ValueError(f"--placement-timeout: expected more than 0 minutes, got {self.placement_timeout:g}")
         if self.accelerator == "gpu" and self.gpus_per_worker == 0:
             raise ValueError("--accelerator gpu and --gpus-per-worker 0 contradict each other; drop one")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import workloads
-from cluster import console, outcome, spaces
+from cluster import console, outcome, preflight, spaces
 from cluster.building import Builder
 from cluster.flags import Flags, read_flags
 from cluster.folder import Folder
@@ -132,6 +132,8 @@ def tune(sweep: Sweep) -> dict[str, Any]:
         console.say(f"sweep {run.folder.short()}")
         with connected(sweep.job.placement) as resources:
             sweep, room = _placed(sweep, resources)
+            preflight.quick(sweep.job.placement, sweep.job.directory)
+            preflight.wait_for_room(sweep.job.placement)
             run.folder.make()
             run.folder.write("config.yaml", workload.to_yaml(config).encode())
             run.write_result(workload=workload.name, status="running")
@@ -202,7 +204,8 @@ def _placed(sweep: Sweep, resources: dict[str, float]) -> tuple[Sweep, int]:
     Raises:
         ValueError: It does not hold one, or not as many as are asked for.
     """
-    placement = place(sweep.job.placement, resources)
+    asked = sweep.job.placement
+    placement = preflight.fit(asked, place(asked, resources), preflight.nodes())
     workers, gpus = placement.workers, placement.gpus_per_worker
     room = int(resources.get("CPU", 0) // (workers * placement.cpus_per_worker))
     room = min(room, int(resources["GPU"] / (workers * gpus) + 1e-6)) if gpus else room

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cluster import console
+from cluster import console, preflight
+from cluster.access import address_of, check_access
 from cluster.folder import Folder
 from cluster.placement import Placement
 from cluster.runs import Run
@@ -80,15 +81,17 @@ def connected(placement: Placement) -> Iterator[dict[str, float]]:
     """Ray, started here or joined, for as long as the block lasts; yields the cluster's resources.
 
     Raises:
-        ValueError: The cluster cannot be joined.
+        ValueError: The cluster cannot be joined, or is open to everybody and ``--insecure`` does not accept it.
     """
     import logging
 
     import ray
 
-    address = placement.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_of(placement)
     started_here = not ray.is_initialized()
     if started_here:
+        if address != "local":
+            check_access(address, placement.insecure)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
         if address == "local":
@@ -189,7 +192,7 @@ def _worker(given: dict[str, Any]) -> None:
 
 
 def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
-    if (job.placement.address or os.environ.get("RAY_ADDRESS") or "local") == "local":
+    if address_of(job.placement) == "local":
         refuse_excess("workers", job.placement.workers, available_cpus(), "this machine has CPUs for")
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
@@ -202,10 +205,12 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     for left in (STOP, FAULT):
         run.folder.remove(left)
     with connected(job.placement) as resources:
-        job = replace(job, placement=place(job.placement, resources))
-        name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
+        placed = preflight.fit(job.placement, place(job.placement, resources), preflight.nodes())
+        preflight.quick(placed, job.directory)
+        job = replace(job, placement=placed)
+        preflight.wait_for_room(placed)
         with _following(run), catch_signals(ask_to_stop):
-            _run_trainer(ray_trainer(job, name, TrainSession))
+            _run_trainer(job, run)
     run.folder.remove(".ray")
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()
@@ -230,25 +235,50 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
     from ray.train.torch import TorchTrainer
 
     placement = job.placement
-    resources = {"CPU": float(placement.cpus_per_worker), "GPU": placement.gpus_per_worker}
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(60 * placement.placement_timeout)
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "make_session": make_session},
         scaling_config=ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.gpus_per_worker > 0,
-            resources_per_worker={kind: count for kind, count in resources.items() if count},
+            resources_per_worker=preflight.bundle(placement),
         ),
         run_config=RunConfig(
             name=name,
             storage_path=f"{job.directory}/.ray",
-            failure_config=FailureConfig(max_failures=placement.max_failures),
+            # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
+            failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=0),
         ),
     )
 
 
-def _run_trainer(trainer: "TorchTrainer") -> None:
-    """Run Ray Train to its end, off the main thread, where signals remain ours."""
+def _run_trainer(job: Job, run: Run) -> None:
+    """Run Ray Train to its end, off the main thread, where signals remain ours.
+
+    Workers that are lost while they start are the one failure that Ray Train does not count among ``max_failures``:
+    the run is started anew for them, and goes on from its last checkpoint.
+    """
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+
+    for left in range(job.placement.max_failures, -1, -1):
+        name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
+        failure = _fit_aside(ray_trainer(job, name, TrainSession))
+        if failure is None:
+            return
+        inner = getattr(failure, "controller_failure", None)
+        if isinstance(inner, WorkerGroupStartupTimeoutError):
+            line = preflight.not_placed(job.placement)
+            if run.folder.exists("config.yaml"):
+                run.write_result(status="failed", error=line)
+            raise ValueError(line) from failure
+        if not left or not isinstance(inner, WorkerGroupStartupFailedError):
+            raise RuntimeError(cause(failure)) from failure
+        console.warn("workers were lost while they started; starting them anew")
+
+
+def _fit_aside(trainer: "TorchTrainer") -> BaseException | None:
+    """Run a trainer in a thread of its own; returns what it failed with."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -261,8 +291,7 @@ def _run_trainer(trainer: "TorchTrainer") -> None:
     thread.start()
     while thread.is_alive():
         thread.join(0.2)  # in pieces, so that signals are handled
-    if failures:
-        raise RuntimeError(cause(failures[0])) from failures[0]
+    return failures[0] if failures else None
 
 
 def cause(error: BaseException) -> str:

@@ -9,7 +9,9 @@ import pytest
 import workloads
 from cluster import spaces, sweep
 from cluster.cli import VERBS
-from cluster.flags import Flags
+from cluster.doctor import DoctorFlags
+from cluster.flags import Flags, parse_plain
+from cluster.local_cluster import LocalFlag
 from cluster.placement import Placement, RunFlags, Saving
 from cluster.show import Shapes
 
@@ -29,6 +31,10 @@ def test_there_are_commands_for_every_verb_that_runs():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("raydeck ")])
 def test_a_command_of_the_readme_is_taken(command):
     _, verb, *arguments = shlex.split(command)
+    if verb in ("doctor", "cluster"):
+        options = [Placement, DoctorFlags] if verb == "doctor" else [LocalFlag]
+        assert parse_plain(verb, arguments if verb == "doctor" else arguments[1:], *options)
+        return
     if verb == "submit":
         verb, *arguments = arguments
     name, *flags = arguments
