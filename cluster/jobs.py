@@ -1,0 +1,242 @@
+"""``raydeck jobs``: the jobs of a cluster, by the client that submits them."""
+
+import argparse
+import difflib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cluster import console, dashboard
+from cluster.following import again, exit_code, see_through
+
+if TYPE_CHECKING:
+    from ray.dashboard.modules.job.pydantic_models import JobDetails
+    from ray.job_submission import JobSubmissionClient
+
+VERBS = {
+    "list": ("[--json]", "every job, the newest first: state, workload, time, exit code, run directory"),
+    "status": ("ID [--json]", "one job: state, command, run directory, time, exit code"),
+    "logs": ("ID [--follow]", "what a job has printed; --follow until it ends, and with its exit code"),
+    "stop": ("ID [--wait SECONDS] [--json]", "ask a job to stop, and wait until it has; a run saves first"),
+}
+
+WHERE = "All take --address http://HOST:8265, the cluster's dashboard; RAY_ADDRESS says the same."
+
+STOP_SECONDS = 60
+"""Time that a stopped job has for saving. Ray's own 3 s are too short for a checkpoint."""
+
+WAIT_SECONDS = STOP_SECONDS + 15
+"""How long ``jobs stop`` waits: until a job that does not end by itself has been killed, and the cluster says so."""
+
+
+def command(arguments: Sequence[str]) -> int:
+    """``jobs VERB ...``; returns the exit code.
+
+    Raises:
+        ValueError: The command line is at fault, there is no such job, or no cluster answers.
+    """
+    verb, *rest = arguments or ["--help"]
+    if verb in ("-h", "--help"):
+        width = max(len(f"{name} {form}") for name, (form, _) in VERBS.items())
+        lines = [f"  raydeck jobs {f'{name} {form}':{width}}  {words}" for name, (form, words) in VERBS.items()]
+        print("\n".join(["usage: raydeck jobs VERB ...", "", *lines, "", WHERE]))
+        return 0
+    if verb not in VERBS:
+        raise ValueError(f"jobs: no verb {verb!r}; {_nearest(verb, VERBS) or 'one of ' + ', '.join(VERBS)}")
+    if {"-h", "--help"} & set(rest):
+        print(f"usage: raydeck jobs {verb} {VERBS[verb][0]}\n\n{VERBS[verb][1]}\n\n{WHERE}")
+        return 0
+    options = read(verb, rest)
+    handlers: dict[str, Callable[[JobSubmissionClient, argparse.Namespace], int]] = {
+        "list": show_all,
+        "status": show_one,
+        "logs": show_log,
+        "stop": stop,
+    }
+    client = dashboard.connect(dashboard.resolve_address(options.address), dashboard.find_token())
+    with dashboard.answering():
+        return handlers[verb](client, options)
+
+
+def read(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """The flags of ``jobs VERB``.
+
+    Raises:
+        ValueError: A flag is unknown, a value wrong, or the ID missing.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--address")
+    if verb != "list":
+        parser.add_argument("job", nargs="?")
+    if verb == "logs":
+        parser.add_argument("--follow", action="store_true")
+    else:
+        parser.add_argument("--json", action="store_true")
+    if verb == "stop":
+        parser.add_argument("--wait", type=float, default=WAIT_SECONDS)
+    try:
+        options, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"jobs {verb}: {error}; expected {VERBS[verb][0]}") from None
+    if unknown:
+        near = _nearest(unknown[0], ("--address", "--json", "--follow", "--wait"))
+        raise ValueError(f"jobs {verb} takes {VERBS[verb][0]}, not {unknown[0]}" + (f"; {near}" if near else ""))
+    if verb != "list" and not options.job:
+        raise ValueError(f"jobs {verb}: the ID of a job follows the verb; `raydeck jobs list` names them")
+    if verb == "stop" and not options.wait >= 0:
+        raise ValueError(f"jobs stop --wait: expected at least 0 seconds, got {options.wait:g}")
+    return options
+
+
+def show_all(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
+    """``jobs list``."""
+    found = sorted(_submitted(client), key=lambda details: details.start_time or 0, reverse=True)
+    rows = [facts(details) for details in found]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if not rows:
+        console.say("no job has been submitted to this cluster; `raydeck submit` does")
+        return 0
+    columns = ("job", "state", "workload", "started", "duration", "exit code", "run")
+    console.table("jobs", columns, [[words[column] for column in columns] for words in map(_in_words, rows)])
+    return 0
+
+
+def show_one(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
+    """``jobs status ID``: 0 whatever became of the job."""
+    told = facts(find(client, options.job))
+    if options.json:
+        print(json.dumps(told, indent=1))
+    else:
+        console.table(f"job {told['job']}", ("of the job", ""), [row for row in _in_words(told).items() if row[1]])
+    return 0
+
+
+def show_log(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
+    """``jobs logs ID``: what there is, or with ``--follow`` all until the job's end."""
+    job = find(client, options.job).submission_id
+    if options.follow:
+        return see_through(client, job, options.address)
+    print(client.get_job_logs(job), end="", flush=True)
+    return 0
+
+
+def stop(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
+    """``jobs stop ID``: 0 once the job has ended, or at once with ``--wait 0``; 1 if it still runs after the wait."""
+    before = find(client, options.job)
+    job, start = before.submission_id, time.monotonic()
+    if before.status.is_terminal():
+        return _tell_stop(before, f"job {job} had ended already: {_end(before)}", options)
+    client.stop_job(job)
+    if options.wait:
+        console.say(f"asked job {job} to stop; it has {STOP_SECONDS} s to save, and is killed after that")
+    try:
+        details = _wait_for_end(client, job, start + options.wait)
+    except KeyboardInterrupt:
+        console.say(f"job {job} goes on stopping; see with: {again(f'status {job}', options.address)}")
+        return 130
+    seconds = time.monotonic() - start
+    if not details.status.is_terminal():
+        waited = f"runs still after {console.duration(seconds)}" if options.wait else "has been asked to stop"
+        _tell_stop(details, f"job {job} {waited}; see with: {again(f'status {job}', options.address)}", options)
+        return 1 if options.wait else 0
+    how = f"after {console.duration(seconds)}"
+    if str(details.status) == "STOPPED" and seconds >= STOP_SECONDS:
+        how = f"by being killed {how}, so that only its last checkpoint stands"
+    return _tell_stop(details, f"job {job} ended {how}: {_end(details)}", options)
+
+
+def _wait_for_end(client: "JobSubmissionClient", job: str, deadline: float) -> "JobDetails":
+    """The job once it has ended, or as it is at the deadline."""
+    while True:
+        details = client.get_job_info(job)
+        if details.status.is_terminal() or time.monotonic() >= deadline:
+            return details
+        time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+
+
+def _end(details: "JobDetails") -> str:
+    """How a job ended, and how its run is gone on with."""
+    told = facts(details)
+    if told["state"] != "stopped":
+        return f"{told['state']}, exit code {told['exit_code']}" if told["exit_code"] is not None else told["state"]
+    return "stopped" + (f"; submit the same command to go on with {told['run']}" if told["workload"] else "")
+
+
+def _tell_stop(details: "JobDetails", line: str, options: argparse.Namespace) -> int:
+    if options.json:
+        print(json.dumps(facts(details), indent=1))
+    console.say(line)
+    return 0
+
+
+def find(client: "JobSubmissionClient", job: str) -> "JobDetails":
+    """A job that was submitted.
+
+    Raises:
+        ValueError: There is none of this name; says which is nearest.
+    """
+    if re.fullmatch(r"\w[\w.:~-]*", job):  # Ray's client puts it into a URL as it stands
+        try:
+            details = client.get_job_info(job)
+        except RuntimeError as error:
+            if "status code 404" not in str(error):
+                raise
+        else:
+            if details.submission_id:
+                return details
+    near = _nearest(job, [details.submission_id for details in _submitted(client)])
+    raise ValueError(f"no job {job!r} on this cluster; {near or '`raydeck jobs list` names them'}")
+
+
+def _submitted(client: "JobSubmissionClient") -> list["JobDetails"]:
+    """The jobs that came through the jobs API; a script that joined the cluster has no log there, nor an end."""
+    return [details for details in client.list_jobs() if details.submission_id]
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def facts(details: "JobDetails") -> dict[str, Any]:
+    """What ``--json`` says of a job: times in UTC and seconds, None for what is not known."""
+    metadata = details.metadata or {}
+    code = exit_code(details)
+    start, end = details.start_time, details.end_time
+    seconds = ((end or 1000 * time.time()) - start) / 1000 if start else None
+    return {
+        "job": details.submission_id,
+        "state": str(details.status).lower(),
+        "workload": metadata.get("workload"),
+        "run": metadata.get("run"),
+        "entrypoint": details.entrypoint,
+        "started": datetime.fromtimestamp(start / 1000, UTC).isoformat(timespec="seconds") if start else None,
+        "seconds": None if seconds is None else round(max(0.0, seconds), 1),
+        "exit_code": code,
+        "reason": _reason(details),
+    }
+
+
+def _reason(details: "JobDetails") -> str | None:
+    """The line that says why a job failed: its own last, or the cluster's first if it never came to run."""
+    if str(details.status) != "FAILED":
+        return None
+    message = str(details.message or details.error_type or "").strip()
+    own = details.driver_exit_code is not None
+    return (dashboard.last_line(message) if own else message.partition("\n")[0]) or None
+
+
+def _in_words(told: dict[str, Any]) -> dict[str, str]:
+    """Facts for people: times as the clock here shows them, nothing for what is not known."""
+    words = {key.replace("_", " "): "" if value is None else str(value) for key, value in told.items()}
+    if told["started"]:
+        words["started"] = datetime.fromisoformat(told["started"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    del words["seconds"]
+    order = ("job", "state", "workload", "run", "entrypoint", "started", "duration", "exit code", "reason")
+    words["duration"] = "" if told["seconds"] is None else console.duration(told["seconds"])
+    return {key: words[key] for key in order}
