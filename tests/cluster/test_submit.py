@@ -93,14 +93,14 @@ def test_a_job_whose_answer_was_lost_is_not_sent_twice(monkeypatch, tmp_path):
     client = Client(LOST, TWICE)
     _send(client, "j", ["python"], tmp_path, {})
     assert client.errors == []
-    with pytest.raises(ValueError, match="did not take the job: .*already exists"):  # somebody else's
+    with pytest.raises(ValueError, match=r"did not take the job: .*already exists"):  # somebody else's
         _send(Client(TWICE), "j", ["python"], tmp_path, {})
 
 
 @pytest.mark.parametrize("error", [AGENT, RuntimeError("Request failed with status code 400: no such thing.")])
 def test_gives_up_in_one_line(monkeypatch, tmp_path, error):
     monkeypatch.setattr(submitting, "START_SECONDS", -1)
-    with pytest.raises(ValueError, match="^the cluster did not take the job: Request failed") as told:
+    with pytest.raises(ValueError, match=r"^the cluster did not take the job: Request failed") as told:
         _send(Client(error), "j", ["python"], tmp_path, {})
     assert "\n" not in str(told.value)
 
