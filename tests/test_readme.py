@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import workloads
-from cluster import spaces, sweep
+from cluster import jobs, spaces, submit, sweep
 from cluster.cli import VERBS
 from cluster.flags import Flags
 from cluster.placement import Placement, RunFlags, Saving
@@ -29,8 +29,11 @@ def test_there_are_commands_for_every_verb_that_runs():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("raydeck ")])
 def test_a_command_of_the_readme_is_taken(command):
     _, verb, *arguments = shlex.split(command)
+    if verb == "jobs":
+        assert jobs.read(arguments[0], arguments[1:])
+        return
     if verb == "submit":
-        verb, *arguments = arguments
+        verb, *arguments = submit.read(arguments)[1]
     name, *flags = arguments
     if verb == "show" and "--space" in flags:
         assert spaces.load(workloads.load(name), spaces.change_flags(flags)[0])
