@@ -126,36 +126,47 @@ def show_log(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
 
 
 def stop(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
-    """``jobs stop ID``: 0 once the job has ended, or at once with ``--wait 0``; 1 if it still runs after the wait."""
+    """``jobs stop ID``: 0 once the job has ended, or at once with ``--wait 0``; 1 if it runs on."""
     before = find(client, options.job)
     job, start = before.submission_id, time.monotonic()
     if before.status.is_terminal():
         return _tell_stop(before, f"job {job} had ended already: {_end(before)}", options)
-    client.stop_job(job)
+    see = again(f"status {job}", options.address)
     if options.wait:
-        console.say(f"asked job {job} to stop; it has {STOP_SECONDS} s to save, and is killed after that")
+        console.say(f"stopping job {job}; it has {STOP_SECONDS} s to save, and is killed after that")
     try:
-        details = _wait_for_end(client, job, start + options.wait)
+        details, asked = _ask_and_wait(client, job, start + options.wait)
     except KeyboardInterrupt:
-        console.say(f"job {job} goes on stopping; see with: {again(f'status {job}', options.address)}")
+        console.say(f"job {job} goes on stopping; see with: {see}")
         return 130
     seconds = time.monotonic() - start
-    if not details.status.is_terminal():
-        waited = f"runs still after {console.duration(seconds)}" if options.wait else "has been asked to stop"
-        _tell_stop(details, f"job {job} {waited}; see with: {again(f'status {job}', options.address)}", options)
-        return 1 if options.wait else 0
-    how = f"after {console.duration(seconds)}"
-    if str(details.status) == "STOPPED" and seconds >= STOP_SECONDS:
-        how = f"by being killed {how}, so that only its last checkpoint stands"
-    return _tell_stop(details, f"job {job} ended {how}: {_end(details)}", options)
+    if details.status.is_terminal():
+        killed = str(details.status) == "STOPPED" and seconds >= STOP_SECONDS
+        how = f"after {console.duration(seconds)}" + (
+            ", killed, so that only its last checkpoint stands" if killed else ""
+        )
+        return _tell_stop(details, f"job {job} ended {how}: {_end(details)}", options)
+    if not asked:
+        _tell_stop(
+            details, f"job {job} is only starting and cannot be stopped yet; give the same command again", options
+        )
+        return 1
+    waited = f"runs still after {console.duration(seconds)}" if options.wait else "has been asked to stop"
+    _tell_stop(details, f"job {job} {waited}; see with: {see}", options)
+    return 1 if options.wait else 0
 
 
-def _wait_for_end(client: "JobSubmissionClient", job: str, deadline: float) -> "JobDetails":
-    """The job once it has ended, or as it is at the deadline."""
+def _ask_and_wait(client: "JobSubmissionClient", job: str, deadline: float) -> tuple["JobDetails", bool]:
+    """The job once it has ended, or as it is at the deadline; and whether there was something to be asked to stop.
+
+    A job that is only starting has no process yet, and Ray drops a request to stop it: it is asked again.
+    """
+    asked = False
     while True:
+        asked = asked or client.stop_job(job)
         details = client.get_job_info(job)
         if details.status.is_terminal() or time.monotonic() >= deadline:
-            return details
+            return details, asked
         time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
 
 
@@ -164,7 +175,7 @@ def _end(details: "JobDetails") -> str:
     told = facts(details)
     if told["state"] != "stopped":
         return f"{told['state']}, exit code {told['exit_code']}" if told["exit_code"] is not None else told["state"]
-    return "stopped" + (f"; submit the same command to go on with {told['run']}" if told["workload"] else "")
+    return "stopped" + (f"; the same command goes on with {told['run']}" if told["workload"] and told["run"] else "")
 
 
 def _tell_stop(details: "JobDetails", line: str, options: argparse.Namespace) -> int:

@@ -39,11 +39,12 @@ class Cluster:
     Args:
         known: Its jobs.
         stopped: What becomes of a job that is asked to stop.
+        deaf: Times that such a request is dropped, as for a job that is only starting.
     """
 
-    def __init__(self, *known, stopped=None):
+    def __init__(self, *known, stopped=None, deaf=0):
         self.known = {each.submission_id: each for each in known}
-        self.stopped = stopped
+        self.stopped, self.deaf = stopped, deaf
 
     def list_jobs(self):
         return list(self.known.values())
@@ -57,8 +58,12 @@ class Cluster:
         return f"log of {job}\n"
 
     def stop_job(self, job):
+        self.deaf -= 1
+        if self.deaf >= 0:
+            return False
         if self.stopped:
             self.known[job] = self.stopped
+        return True
 
 
 @pytest.fixture
@@ -214,8 +219,8 @@ def test_stop_says_what_happened(on, capsys):
     told = capsys.readouterr()
     assert json.loads(told.out)["exit_code"] == 143
     asked, ended = told.err.splitlines()
-    assert asked == "asked job raydeck-train-1 to stop; it has 60 s to save, and is killed after that"
-    assert ended == "job raydeck-train-1 ended after 0 s: stopped; submit the same command to go on with /r/x"
+    assert asked == "stopping job raydeck-train-1; it has 60 s to save, and is killed after that"
+    assert ended == "job raydeck-train-1 ended after 0 s: stopped; the same command goes on with /r/x"
     assert command(["stop", "raydeck-train-1"]) == 0
     assert capsys.readouterr().err.startswith("job raydeck-train-1 had ended already: stopped; ")
 
@@ -237,9 +242,16 @@ def test_stop_tells_a_killed_job(on, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "STOP_SECONDS", 0)
     on(Cluster(details(), stopped=details(status="STOPPED", end_time=NOON)))
     assert command(["stop", "raydeck-train-1"]) == 0
-    assert (
-        "ended by being killed after 0 s, so that only its last checkpoint stands: stopped\n" in capsys.readouterr().err
-    )
+    assert "ended after 0 s, killed, so that only its last checkpoint stands: stopped\n" in capsys.readouterr().err
+
+
+def test_stop_asks_again_while_a_job_is_only_starting(on, capsys):
+    on(Cluster(details(), stopped=details(status="STOPPED", end_time=NOON), deaf=2))
+    assert command(["stop", "raydeck-train-1", "--wait", "0"]) == 1
+    told = "job raydeck-train-1 is only starting and cannot be stopped yet; give the same command again\n"
+    assert capsys.readouterr().err == told
+    assert command(["stop", "raydeck-train-1"]) == 0
+    assert capsys.readouterr().err.endswith("ended after 1 s: stopped\n")
 
 
 @pytest.mark.ray
@@ -303,7 +315,7 @@ def test_a_run_is_submitted_followed_left_stopped_and_gone_on_with(head, tmp_pat
 
     assert main(["jobs", "stop", job]) == 0
     told = capfd.readouterr().err
-    assert told.endswith(f": stopped; submit the same command to go on with {tmp_path / 'long'}\n")
+    assert told.endswith(f": stopped; the same command goes on with {tmp_path / 'long'}\n")
     result = json.loads((tmp_path / "long" / "result.json").read_text())
     assert result["status"] == "stopped"
     assert list((tmp_path / "long" / "checkpoints").iterdir())
