@@ -1,8 +1,10 @@
 """How a job ended, in a line and an exit code, and the command by which to come back to it."""
 
 import pytest
+import requests
 
-from cluster.following import again, exit_code, tell_end
+from cluster import following
+from cluster.following import again, exit_code, see_through, tell_end
 
 OUTSIDE = "job j failed outside its command: no such package\n"
 
