@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cluster import console, dashboard
 from cluster.following import again, exit_code, see_through
@@ -127,33 +127,23 @@ def show_log(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
 
 def stop(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
     """``jobs stop ID``: 0 once the job has ended, or at once with ``--wait 0``; 1 if it runs on."""
-    before = find(client, options.job)
-    job, start = before.submission_id, time.monotonic()
-    if before.status.is_terminal():
-        return _tell_stop(before, f"job {job} had ended already: {_end(before)}", options)
-    see = again(f"status {job}", options.address)
-    if options.wait:
-        console.say(f"stopping job {job}; it has {STOP_SECONDS} s to save, and is killed after that")
-    try:
-        details, asked = _ask_and_wait(client, job, start + options.wait)
-    except KeyboardInterrupt:
-        console.say(f"job {job} goes on stopping; see with: {see}")
-        return 130
-    seconds = time.monotonic() - start
+    details = find(client, options.job)
+    job, start = details.submission_id, time.monotonic()
     if details.status.is_terminal():
-        killed = str(details.status) == "STOPPED" and seconds >= STOP_SECONDS
-        how = f"after {console.duration(seconds)}" + (
-            ", killed, so that only its last checkpoint stands" if killed else ""
-        )
-        return _tell_stop(details, f"job {job} ended {how}: {_end(details)}", options)
-    if not asked:
-        _tell_stop(
-            details, f"job {job} is only starting and cannot be stopped yet; give the same command again", options
-        )
-        return 1
-    waited = f"runs still after {console.duration(seconds)}" if options.wait else "has been asked to stop"
-    _tell_stop(details, f"job {job} {waited}; see with: {see}", options)
-    return 1 if options.wait else 0
+        line, code = f"job {job} had ended already: {_end(details)}", 0
+    else:
+        if options.wait:
+            console.say(f"stopping job {job}; it has {STOP_SECONDS} s to save, and is killed after that")
+        try:
+            details, asked = _ask_and_wait(client, job, start + options.wait)
+        except KeyboardInterrupt:
+            console.say(f"left job {job}; see with: {again(f'status {job}', options.address)}")
+            return 130
+        line, code = _what_happened(details, asked, time.monotonic() - start, options)
+    if options.json:
+        print(json.dumps(facts(details), indent=1))
+    console.say(line)
+    return code
 
 
 def _ask_and_wait(client: "JobSubmissionClient", job: str, deadline: float) -> tuple["JobDetails", bool]:
@@ -170,19 +160,29 @@ def _ask_and_wait(client: "JobSubmissionClient", job: str, deadline: float) -> t
         time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
 
 
+def _what_happened(
+    details: "JobDetails", asked: bool, seconds: float, options: argparse.Namespace
+) -> tuple[str, Literal[0, 1]]:
+    """What became of a job that was to stop: a line, and the exit code."""
+    job, waited = details.submission_id, console.duration(seconds)
+    if details.status.is_terminal():
+        killed = str(details.status) == "STOPPED" and seconds >= STOP_SECONDS
+        words = ", killed, so that only its last checkpoint stands" if killed else ""
+        return f"job {job} ended after {waited}{words}: {_end(details)}", 0
+    if not asked:
+        return f"job {job} is only starting and cannot be stopped yet; give the same command again", 1
+    see = f"see with: {again(f'status {job}', options.address)}"
+    if options.wait:
+        return f"job {job} runs still after {waited}; {see}", 1
+    return f"job {job} has been asked to stop; {see}", 0
+
+
 def _end(details: "JobDetails") -> str:
     """How a job ended, and how its run is gone on with."""
     told = facts(details)
     if told["state"] != "stopped":
         return f"{told['state']}, exit code {told['exit_code']}" if told["exit_code"] is not None else told["state"]
     return "stopped" + (f"; the same command goes on with {told['run']}" if told["workload"] and told["run"] else "")
-
-
-def _tell_stop(details: "JobDetails", line: str, options: argparse.Namespace) -> int:
-    if options.json:
-        print(json.dumps(facts(details), indent=1))
-    console.say(line)
-    return 0
 
 
 def find(client: "JobSubmissionClient", job: str) -> "JobDetails":
