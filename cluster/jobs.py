@@ -112,7 +112,7 @@ def show_one(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(told, indent=1))
     else:
-        console.table(f"job {told['job']}", ("of the job", ""), [row for row in _in_words(told).items() if row[1]])
+        console.table(f"job {told['job']}", ("key", "value"), [row for row in _in_words(told).items() if row[1]])
     return 0
 
 

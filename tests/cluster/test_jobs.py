@@ -281,7 +281,7 @@ def raydeck(*arguments, **options):
 
 
 @pytest.mark.ray
-def test_a_run_is_submitted_followed_left_stopped_and_gone_on_with(head, tmp_path, monkeypatch, capfd):
+def test_a_run_is_submitted_followed_left_and_stopped(head, tmp_path, monkeypatch, capfd):
     address, token = head
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     monkeypatch.setenv("RAY_ADDRESS", address)
