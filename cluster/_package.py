@@ -11,10 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-VERBS = ("train", "tune", "evaluate", "predict")
+from cluster import console
+from cluster.cli import VERBS
+
+JOBS = {
+    verb: "NAME" if form.startswith("NAME") else "RUN"
+    for verb, (form, _) in VERBS.items()
+    if form.startswith(("NAME", "RUN")) and verb != "show"  # which needs no cluster
+}
+"""The verbs that run something, and whether each takes the NAME of a workload or a RUN."""
 
 PLACES = ("--storage", "--output", "--data.source")
-FLAGS = ("--config", "--address", *PLACES)
+FLAGS = ("--config", *PLACES)
 
 PACKAGES = ("cluster", "lightning_modules", "tune_spaces", "workloads")
 
@@ -23,10 +31,12 @@ MAX_BYTES = 100 * 2**20
 
 SECRETS = (
     ".env*", "*.env", ".aws", ".azure", ".boto", ".docker", ".dockercfg", ".git-credentials", ".gnupg", ".htpasswd",
-    ".kube", ".netrc", ".npmrc", ".pgpass", ".pypirc", ".s3cfg", ".ssh", "_netrc", "application_default_credentials*",
-    "auth_token*", "*client_secret*.json", "credentials", "*credentials.csv", "*credentials.json", "gcloud", "id_dsa*",
-    "id_ecdsa*", "id_ed25519*", "id_rsa*", "*.jks", "*.kdbx", "*.key", "kubeconfig*", "*.p12", "*.p8", "*.pem", "*.pfx",
-    "*.ppk", "secrets.json", "secrets.toml", "secrets.y*ml", "*service*account*.json", "token", "token.txt", "*.token",
+    ".kube", ".netrc", ".npmrc", ".pgpass", ".pypirc", ".s3cfg", ".ssh", "_netrc", "*accesskeys*.csv",
+    "accesstokens.json", "application_default_credentials*", "auth_token*", "*client_secret*.json", "credentials",
+    "*credentials.csv", "*credentials.json", "gcloud", "id_dsa*", "id_ecdsa*", "id_ed25519*", "id_rsa*", "*.jks",
+    "*.kdbx", "*.key", "kubeconfig*", "msal_token_cache*", "*.p12", "*.p8", "*.pem", "*.pfx", "*.ppk", "rclone.conf",
+    "rootkey*.csv", "secrets.json", "secrets.toml", "secrets.y*ml", "*service*account*.json", "*.tfstate*", "*.tfvars",
+    "token", "token.txt", "*.token",
 )  # fmt: skip
 """Names, in lower case, of files and folders that hold keys, tokens or credentials."""
 
@@ -44,10 +54,10 @@ def prepare(arguments: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
         ValueError: It has no such verb, or names a place that only this machine has.
     """
     verb = arguments[0] if arguments else ""
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+    if verb not in JOBS:
+        near = difflib.get_close_matches(verb, JOBS, n=1)
         raise ValueError(
-            f"submit: no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(VERBS)}")
+            f"submit: no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else f"; one of {', '.join(JOBS)}")
         )
     _check_positional(arguments)
     command, files = [], {}
@@ -55,8 +65,6 @@ def prepare(arguments: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
         flag, _, value = argument.partition("=")
         if re.search(r"://[^/@\s]*:[^/@\s]*@", argument):
             raise ValueError(f"{flag}: a password in it would be seen by everybody; set it in the nodes' environment")
-        if flag == "--address":  # names the cluster for us; the job uses the one that it runs on
-            continue
         if flag == "--config":
             name = f"configs/{len(files)}-{Path(value).name}"
             files[name] = _check_config(value)
@@ -65,7 +73,7 @@ def prepare(arguments: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
             _check_place(flag, value)
         command.append(argument)
     given = {argument.partition("=")[0] for argument in command}
-    if verb in ("train", "tune") and "--storage" not in given:
+    if JOBS[verb] == "NAME" and "--storage" not in given:
         raise ValueError(
             f"submit {verb}: its run would vanish with the job; add --storage with an absolute path that all nodes "
             "share, or a URI such as s3://bucket/runs"
@@ -93,16 +101,21 @@ def _check_positional(arguments: Sequence[str]) -> None:
     verb, *rest = arguments
     positional = list(itertools.takewhile(lambda argument: not argument.startswith("-"), rest))
     if not positional:
-        kind = "NAME of a workload" if verb in ("train", "tune") else "RUN"
+        kind = "NAME of a workload" if JOBS[verb] == "NAME" else "RUN"
         raise ValueError(f"submit {verb}: the {kind} follows the verb, before any flag")
-    if verb in ("evaluate", "predict"):
+    if JOBS[verb] == "RUN":
         for place in positional:
             _check_place("RUN" if place is positional[0] else "INPUT", place)
 
 
 def _check_place(flag: str, value: str) -> None:
-    """Raise ValueError for a path that only this machine has."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value) or PurePosixPath(value).is_absolute():
+    """Raise ValueError for a path that only this machine has; warn of one to read that this machine does not have."""
+    path = value.removeprefix("file://")
+    if PurePosixPath(path).is_absolute():
+        if flag not in ("--storage", "--output") and not Path(path).exists():
+            console.warn(f"{flag} {value}: not on this machine, so not checked; every node of the cluster must have it")
+        return
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value):
         return
     if flag != "--data.source":
         raise ValueError(
@@ -150,6 +163,10 @@ class Package:
 
     files: dict[str, Path] = field(default_factory=dict)
     private: list[Path] = field(default_factory=list)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(os.stat(file).st_size for file in self.files.values())
 
     def write(self, folder: Path) -> None:
         """Copy the files into an empty folder."""
@@ -260,10 +277,10 @@ def _is_run(folder: Path) -> bool:
 
 
 def _check_size(package: Package) -> None:
-    sizes = {name: os.stat(file).st_size for name, file in package.files.items()}
-    total = sum(sizes.values())
+    total = package.num_bytes
     if total <= MAX_BYTES:
         return
+    sizes = {name: os.stat(file).st_size for name, file in package.files.items()}
     largest = sorted(sizes, key=sizes.__getitem__, reverse=True)[:3]
     named = ", ".join(f"{name} ({_megabytes(sizes[name])})" for name in largest)
     raise ValueError(

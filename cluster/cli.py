@@ -6,7 +6,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import workloads
@@ -19,9 +18,10 @@ VERBS = {
     "tune": ("NAME [flags]", "one sweep over the workload's space"),
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
     "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
-    "submit": ("VERB NAME [flags]", "the same command, as a job on a Ray cluster"),
     "cluster": ("up|down|status --local", "a throw-away cluster on this machine"),
     "doctor": ("[flags]", "whether a cluster, its storage and its nodes are fit for a run"),
+    "submit": ("VERB NAME [flags] [--no-wait]", "the same command, as a job on a Ray cluster"),
+    "jobs": ("list|status|logs|stop ...", "the jobs of a Ray cluster: what runs, what it says, stopping it"),
 }
 
 
@@ -73,6 +73,10 @@ def dispatch(arguments: list[str]) -> int:
         return list_workloads(rest)
     if verb == "doctor":
         from cluster.doctor import command
+
+        return command(rest)
+    if verb == "jobs":
+        from cluster.jobs import command
 
         return command(rest)
     if not rest or rest[0] in ("-h", "--help"):
@@ -260,29 +264,25 @@ def predict(arguments: list[str]) -> int:
 
 def submit(arguments: list[str]) -> int:
     """``submit VERB NAME [flags]``: check the command here, then send it."""
-    sent, address = [], None
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--address":
-            address = next(rest, None)
-            if address is None:
-                raise ValueError("--address: expected the address of a cluster's dashboard, e.g. http://127.0.0.1:8265")
-        elif argument.startswith("--address="):
-            address = argument.partition("=")[2]
-        else:
-            sent.append(argument)
+    from cluster.submit import read
+    from cluster.submit import submit as send
+
+    options, sent = read(arguments)
     verb, *inner = sent or [""]
+    run = None
     if verb == "train" and inner:
-        parse_train("train", inner)
+        job, _ = parse_train("train", inner)
+        run = job and job.directory
     elif verb == "tune" and inner:
         from cluster.sweep import parse
 
-        parse(inner)
+        sweep, _ = parse(inner)
+        run = sweep and sweep.job.directory
+    elif wants_help(inner):
+        return dispatch([verb, "--help"])
     if wants_help(inner):
         return 0
-    from cluster.submit import submit as send
-
-    return send(sent, address=address, project=Path(__file__).resolve().parent.parent)
+    return send(sent, address=options.address, run=run, wait=options.wait)
 
 
 def local_cluster(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import workloads
-from cluster import spaces, sweep
+from cluster import jobs, spaces, submit, sweep
 from cluster.cli import VERBS
 from cluster.doctor import DoctorFlags
 from cluster.flags import Flags, parse_plain
@@ -35,8 +35,11 @@ def test_a_command_of_the_readme_is_taken(command):
         options = [Placement, DoctorFlags] if verb == "doctor" else [LocalFlag]
         assert parse_plain(verb, arguments if verb == "doctor" else arguments[1:], *options)
         return
+    if verb == "jobs":
+        assert jobs.read(arguments[0], arguments[1:])
+        return
     if verb == "submit":
-        verb, *arguments = arguments
+        verb, *arguments = submit.read(arguments)[1]
     name, *flags = arguments
     if verb == "show" and "--space" in flags:
         assert spaces.load(workloads.load(name), spaces.change_flags(flags)[0])

@@ -39,7 +39,9 @@ def refused(capsys, *arguments):
     return lines[0]
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"], ["tune", "-h"], ["list", "--json"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["--help"], ["train", "--help"], ["tune", "-h"], ["list", "--json"], ["jobs"]]
+)
 def test_what_needs_neither_torch_nor_ray_does_not_import_them(arguments):
     code = (
         "import sys; from cluster.cli import main; main(sys.argv[1:]); "

@@ -52,7 +52,7 @@ def test_this_project_is_sent_whole():
     "name",
     [".env", ".env.local", "prod.env", "server.pem", "TLS.KEY", "id_rsa", "id_ed25519.pub", ".netrc", "auth_token",
      "service-account.json", "my_credentials.json", "kubeconfig.yaml", ".aws/credentials", ".ssh/config",
-     ".kube/config", "gcloud/access_tokens.db"],
+     ".kube/config", "gcloud/access_tokens.db", "me_accessKeys.csv", "rootkey.csv", "rclone.conf", "prod.tfvars"],
 )  # fmt: skip
 def test_leaves_out_what_is_private_and_says_so(project, name):
     file = project / "cluster" / name
@@ -180,10 +180,9 @@ def test_command_keeps_its_meaning():
     assert files == {}
 
 
-def test_address_stays_here():
-    assert prepare([*TRAIN, "--address", "http://h:8265", "--seed", "1"])[0] == [
-        "train", "mlp", "--storage=/shared/runs", "--seed", "1",
-    ]  # fmt: skip
+def test_every_verb_that_runs_something_can_be_submitted():
+    assert _package.JOBS.items() >= {"train": "NAME", "tune": "NAME", "evaluate": "RUN", "predict": "RUN"}.items()
+    assert set(_package.JOBS).isdisjoint({"list", "show", "submit", "jobs"})
 
 
 def test_config_travels(tmp_path, project):
@@ -221,9 +220,25 @@ def test_refuses_what_only_this_machine_has(arguments, fault):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("source", ["mnist", "/shared/photos", "hf://ylecun/mnist"])
-def test_takes_data_that_the_cluster_sees(source):
+@pytest.mark.parametrize("source", ["mnist", "/", "hf://ylecun/mnist", "file:///"])
+def test_takes_data_that_the_cluster_sees(source, capsys):
     assert prepare([*TRAIN, "--data.source", source])[0][-1] == f"--data.source={source}"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ([*TRAIN, "--data.source", "/shared/none"], "--data.source /shared/none"),
+        ([*TRAIN, "--data.source", "file:///shared/none"], "--data.source file:///shared/none"),
+        (["evaluate", "/shared/none"], "RUN /shared/none"),
+        (["predict", "/", "/shared/none"], "INPUT /shared/none"),
+    ],
+)
+def test_warns_of_data_that_is_not_here(arguments, place, capsys):
+    assert prepare(arguments)
+    said = "not on this machine, so not checked; every node of the cluster must have it"
+    assert capsys.readouterr().err == f"warning: {place}: {said}\n"
 
 
 @pytest.mark.parametrize("text", ["data: {source: photos/}", "data.source: photos/"])

@@ -1,231 +1,108 @@
 import asyncio
-import contextlib
-import importlib
 import json
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import requests
 
-from cluster._package import PACKAGES
-from cluster.submit import _show_log, connect, exit_code, find_token, follow, resolve_address, submit
+from cluster import _package
+from cluster import submit as submitting
+from cluster.cli import main
+from cluster.dashboard import connect
+from cluster.following import _show_log, follow, tell_end
+from cluster.submit import _describe, _send, read, submit
 
 # Ray 2.60 opens its log's web socket in a way that aiohttp 3.14 calls deprecated; can go when it does not.
-pytestmark = pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning"),
+    pytest.mark.usefixtures("no_cluster"),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ["train", "mlp", "--storage", "/shared/runs"]
-RAY_VARIABLES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-
-JOB = """
-import os, pathlib, sys, time
-
-import workloads
-from cluster import __file__ as here
-
-print("arguments", sys.argv[1:], "folder", pathlib.Path(here).parents[1] == pathlib.Path.cwd())
-print("address", os.environ["RAY_ADDRESS"], "package", workloads.NAME)
-print("config", pathlib.Path(sys.argv[-1].partition("=")[2]).read_text())
-while "--wait" in sys.argv:
-    print("tick")
-    time.sleep(0.1)
-sys.exit(2)
-"""
-
-
-@pytest.fixture(autouse=True)
-def no_cluster(monkeypatch, tmp_path):
-    """What the environment says of a cluster does not reach a test; nor does a token in the home folder."""
-    for name in RAY_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def head():
-    """A head node on loopback that asks for a token: (address of its dashboard, file of its token)."""
-    home = Path(tempfile.mkdtemp(prefix="raydeck-", dir="/tmp"))  # Ray's sockets need a short path
-    token = home / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    ports = free_ports(6)
-    flags = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port",
-             "metrics-export-port", "ray-client-server-port")  # fmt: skip
-    binaries = Path(sys.executable).parent
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",  # where jobs find python
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-    }
-    with (home / "log").open("wb") as log:
-        started = subprocess.Popen(
-            [binaries / "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats",
-             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={home / 'ray'}",
-             *(f"--{flag}={port}" for flag, port in zip(flags, ports, strict=True))],
-            env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        address = f"http://127.0.0.1:{ports[1]}"
-        wait_until_up(address, token.read_text(), started, home / "log")
-        yield address, token
-    finally:
-        end(started)
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def free_ports(number):
-    with contextlib.ExitStack() as stack:
-        found = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
-
-
-def wait_until_up(address, token, started, log):
-    for _ in range(100):
-        assert started.poll() is None, log.read_text()
-        with contextlib.suppress(ValueError):
-            return connect(address, token)
-        time.sleep(0.3)
-    raise AssertionError(f"no head node within 30 s: {log.read_text()}")
-
-
-def end(started):
-    """End a head node and every process below it, each by its own identity."""
-    import ray  # noqa: F401  brings psutil along
-
-    psutil = importlib.import_module("psutil")
-    with contextlib.suppress(psutil.NoSuchProcess):
-        processes = [psutil.Process(started.pid), *psutil.Process(started.pid).children(recursive=True)]
-        for act in ("terminate", "kill"):
-            for process in processes:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    getattr(process, act)()
-            processes = psutil.wait_procs(processes, timeout=3)[1]
-    started.wait(5)
-
-
-@pytest.fixture
-def project(tmp_path):
-    """A project whose ``python -m cluster`` tells how it was started."""
-    folder = tmp_path / "project"
-    for package in PACKAGES:
-        (folder / package).mkdir(parents=True)
-        (folder / package / "__init__.py").write_text("NAME = 'sent'\n")
-    (folder / "cluster" / "__main__.py").write_text(JOB)
-    (folder / "cluster" / ".env").write_text("SECRET=1")
-    return folder
 
 
 def job_in(notices):
     return next(line.split()[1] for line in notices.splitlines() if line.startswith("job "))
 
 
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ("http://10.0.0.1:8265", "http://10.0.0.1:8265"),
-        ("https://ray.example.com/team/", "https://ray.example.com/team"),
-        ("10.0.0.1:9000", "http://10.0.0.1:9000"),
-        ("head", "http://head:8265"),
-        ("[::1]:9000", "http://[::1]:9000"),
-    ],
-)
-def test_address_of_a_dashboard(given, url):
-    assert resolve_address(given) == url
+def test_its_own_flags_stay_here():
+    options, sent = read([*TRAIN, "--address", "http://h:8265", "--no-wait", "--seed", "1", "--model.lr=-1"])
+    assert (options.address, options.wait) == ("http://h:8265", False)
+    assert sent == [*TRAIN, "--seed", "1", "--model.lr=-1"]
+    assert vars(read(["predict", "--address=http://h:8265", "/r", "/a.png"])[0]) == {
+        "address": "http://h:8265",
+        "wait": True,
+    }
+    with pytest.raises(ValueError, match=r"submit: argument --address: expected one argument"):
+        read(["--address"])
 
 
-def test_address_comes_from_flag_then_environment(monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", "http://a:1")
-    assert resolve_address(None) == "http://a:1"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://b:2")
-    assert resolve_address(None) == "http://b:2"
-    assert resolve_address("http://c:3") == "http://c:3"
+def test_metadata_name_the_run():
+    assert _describe(TRAIN, "/shared/runs/mlp-1") == {"verb": "train", "workload": "mlp", "run": "/shared/runs/mlp-1"}
+    assert _describe(["predict", "/shared/runs/mlp-1", "/a.csv"], None) == {
+        "verb": "predict",
+        "run": "/shared/runs/mlp-1",
+    }
 
 
-@pytest.mark.parametrize("given", ["ray://head:10001", "head:6379", "auto", "local", "http://", "head:port"])
-def test_refuses_an_address_that_takes_no_jobs(given):
-    with pytest.raises(ValueError, match=r"--address .*: jobs are not submitted there; .*http://HOST:8265"):
-        resolve_address(given)
+def test_the_project_is_checked_before_any_cluster_is_asked(project, monkeypatch):
+    monkeypatch.setattr(_package, "MAX_BYTES", 10)
+    with pytest.raises(ValueError, match=r"at most 0 MB are sent; .* largest first: cluster/__main__\.py"):
+        submit(TRAIN, address="http://127.0.0.1:1", project=project)
 
 
-def test_refuses_no_address_and_one_with_a_password():
-    with pytest.raises(ValueError, match=r"no cluster given; .*RAY_ADDRESS"):
-        resolve_address(None)
-    with pytest.raises(ValueError, match=r"--address: .* password") as error:
-        resolve_address("http://me:hunter2@head:8265")
-    assert "hunter2" not in str(error.value)
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_help_of_a_verb_that_takes_a_run(verb, capsys):
+    assert main(["submit", verb, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: raydeck {verb} RUN ")
 
 
-def test_token_is_looked_for_in_order(monkeypatch, tmp_path):
-    assert find_token() is None
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("of-home\n")
-    assert find_token() == "of-home"
-    (tmp_path / "file").write_text("of-path\n")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "file"))
-    assert find_token() == "of-path"
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-variable")
-    assert find_token() == "of-variable"
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert find_token() is None
+class Client:
+    """Answers ``submit_job`` by the given errors, one after the other, and then takes the job."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+
+    def submit_job(self, **_):
+        if self.errors:
+            raise self.errors.pop(0)
 
 
-def test_refuses_what_is_no_token_without_showing_it(monkeypatch, tmp_path):
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "hunter2\nX-Header: 1")
-    with pytest.raises(ValueError, match="no spaces or line breaks") as error:
-        find_token()
-    assert "hunter2" not in str(error.value)
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "missing"))
-    with pytest.raises(ValueError, match=r"RAY_AUTH_TOKEN_PATH .*missing: no token can be read"):
-        find_token()
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with pytest.raises(ValueError, match="RAY_AUTH_MODE=token, and no token: set RAY_AUTH_TOKEN"):
-        find_token()
+AGENT = RuntimeError("Request failed with status code 500: No available agent to submit job, please try again later.")
+PROXY = RuntimeError("Request failed with status code 503: Service Unavailable.")
+LOST = requests.ConnectionError("Connection aborted.")
+TWICE = RuntimeError("Request failed with status code 500: ...\nValueError: Job with submission_id j already exists.")
 
 
-@pytest.mark.parametrize(("listens", "reason"), [(False, "refused"), (True, "no answer in time")])
-def test_says_soon_that_no_cluster_answers(listens, reason):
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        if listens:
-            silent.listen()
-        start = time.monotonic()
-        with pytest.raises(ValueError, match=f"no cluster answers at http://127.*{reason}") as error:
-            submit(TRAIN, address=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - start < 10
-        assert "\n" not in str(error.value)
+def test_asks_again_while_the_cluster_is_waking_up(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(submitting.time, "sleep", lambda _: None)
+    client = Client(AGENT, PROXY, LOST)
+    _send(client, "j", ["python"], tmp_path, {})
+    assert client.errors == []
+    assert capsys.readouterr().err == "the cluster is still starting; asking again until it takes the job\n"
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "answer", "line"),
-    [
-        ("SUCCEEDED", 0, 0, ""),
-        ("FAILED", 2, 2, "job j ended with exit code 2\n"),
-        ("FAILED", -9, 137, "job j ended with exit code -9\n"),
-        ("FAILED", None, 1, "job j failed outside its command: no such package\n"),
-        ("STOPPED", None, 143, "job j was stopped before it ended\n"),
-    ],
-)
-def test_exit_code_is_the_jobs_own(status, code, answer, line, capsys):
-    from ray.dashboard.modules.job.pydantic_models import JobDetails
+def test_a_job_whose_answer_was_lost_is_not_sent_twice(monkeypatch, tmp_path):
+    monkeypatch.setattr(submitting.time, "sleep", lambda _: None)
+    client = Client(LOST, TWICE)
+    _send(client, "j", ["python"], tmp_path, {})
+    assert client.errors == []
+    with pytest.raises(ValueError, match=r"did not take the job: .*already exists"):  # somebody else's
+        _send(Client(TWICE), "j", ["python"], tmp_path, {})
 
-    details = JobDetails(
-        type="SUBMISSION", submission_id="j", status=status, driver_exit_code=code,
-        entrypoint="python", message="no such package\nTraceback ...",
-    )  # fmt: skip
-    assert exit_code(details) == answer
-    assert capsys.readouterr().err == line
+
+@pytest.mark.parametrize("error", [AGENT, RuntimeError("Request failed with status code 400: no such thing.")])
+def test_gives_up_in_one_line(monkeypatch, tmp_path, error):
+    monkeypatch.setattr(submitting, "START_SECONDS", -1)
+    with pytest.raises(ValueError, match=r"^the cluster did not take the job: Request failed") as told:
+        _send(Client(error), "j", ["python"], tmp_path, {})
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.ray
@@ -247,13 +124,14 @@ def test_job_runs_what_was_sent_and_its_log_is_followed(head, project, monkeypat
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")  # the flag goes before it
     (tmp_path / "small.yaml").write_text("seed: 5")
     command = ["train", "mlp", "--storage", "/shared/my runs", "--config", str(tmp_path / "small.yaml")]
-    assert submit(command, address=address, project=project) == 2
+    assert submit(command, address=address, run="/shared/my runs/mlp-1", project=project) == 2
     told = capfd.readouterr()
     sent = ["train", "mlp", "--storage=/shared/my runs", "--config=configs/0-small.yaml"]
     assert f"arguments {sent} folder True" in told.out
     assert "package sent" in told.out
     assert "config seed: 5" in told.out
     assert "address 127.0.0.1:1" not in told.out
+    assert "sending 6 files, 0.0 MB\n" in told.err
     assert f"not sent, as they look private: {project / 'cluster' / '.env'}\n" in told.err
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:1"
 
@@ -262,7 +140,13 @@ def test_job_runs_what_was_sent_and_its_log_is_followed(head, project, monkeypat
     assert asyncio.run(_show_log(client, job, 50)) == (len(told.out), True)  # as after a lost connection
     assert capfd.readouterr().out == told.out[50:]
     details = client.get_job_info(job)
-    assert details.metadata.items() >= {"verb": "train", "workload": "mlp", "raydeck_version": "0.1.0"}.items()
+    metadata = {
+        "verb": "train",
+        "workload": "mlp",
+        "run": "/shared/my runs/mlp-1",
+        "raydeck_version": version("raydeck"),
+    }
+    assert details.metadata.items() >= metadata.items()
     assert token.read_text() not in f"{details} {told}"
     assert str(token) not in f"{details}"
 
@@ -288,14 +172,14 @@ def test_interrupt_leaves_the_job_and_a_stopped_one_says_so(head, project, monke
             following.kill()
     assert following.returncode == 130
     job = job_in(told)
-    assert f"ray job logs {job} --address {address} --follow" in told
+    assert f"raydeck jobs logs {job} --follow --address {address}" in told
     assert "Traceback" not in told
 
     client = connect(address, token.read_text())
     assert str(client.get_job_status(job)) == "RUNNING"
     client.stop_job(job)
     details = follow(client, job)
-    assert exit_code(details) == 143
+    assert tell_end(details) == 143
     captured = capfd.readouterr()
     assert "tick" in captured.out
     assert captured.err.endswith(f"job {job} was stopped before it ended\n")

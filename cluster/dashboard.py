@@ -1,0 +1,188 @@
+"""Reaching a running cluster's dashboard: its address, the token, and a client of its jobs API.
+
+The token goes into the header of each request and nowhere else.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cluster import console
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+CONNECT_SECONDS, ANSWER_SECONDS = 4, 5
+
+WAKE_SECONDS = 15
+"""How long to ask again while nothing listens yet, or only the proxy in front of a cluster that is starting."""
+
+
+class Asleep(ValueError):
+    """Nothing answers that could take jobs, though it may in a moment."""
+
+
+def resolve_address(address: str | None) -> str:
+    """The dashboard's URL.
+
+    Args:
+        address: A URL or ``host[:port]``; by default RAY_API_SERVER_ADDRESS, else RAY_ADDRESS.
+
+    Raises:
+        ValueError: No address, or one of something else than a dashboard.
+    """
+    named = {"--address": address} | {key: os.environ.get(key) for key in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
+    origin, given = next(((key, value.strip()) for key, value in named.items() if value), ("", ""))
+    mend = "name the cluster's dashboard, e.g. --address http://HOST:8265"
+    if not given:
+        raise ValueError(f"no cluster given; {mend}, or set RAY_ADDRESS")
+    parts = urlsplit(given if "://" in given else f"//{given}")
+    if parts.username or parts.password:
+        raise ValueError(f"{origin}: an address with a user or password in it; set RAY_AUTH_TOKEN instead")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or parts.scheme not in ("", "http", "https") or port == 6379 or given in ("auto", "local"):
+        raise ValueError(f"{origin} {given}: no jobs are taken there; {mend}")
+    if parts.scheme:
+        return given.rstrip("/")
+    return f"http://{given.rstrip('/')}" + ("" if port else ":8265")
+
+
+def find_token() -> str | None:
+    """The cluster's token, from where Ray itself looks, in its order; None if there is none.
+
+    RAY_AUTH_TOKEN, the file that RAY_AUTH_TOKEN_PATH names, ``~/.ray/auth_token``. Unlike Ray's own client it need not
+    be told RAY_AUTH_MODE=token; with RAY_AUTH_MODE=disabled it looks nowhere.
+
+    Raises:
+        ValueError: The file cannot be read, the token is none, or RAY_AUTH_MODE=token and there is no token.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+    if mode == "disabled":
+        return None
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not token and (named or path.is_file()):
+        try:
+            token = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"RAY_AUTH_TOKEN_PATH {path}: no token can be read ({type(error).__name__})") from None
+    if not token and mode == "token":
+        raise ValueError("RAY_AUTH_MODE=token, and no token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file")
+    if not re.fullmatch(r"[!-~]*", token):  # a header cannot carry it, and the library's own message would show it
+        raise ValueError("RAY_AUTH_TOKEN or its file holds more than one word; a token has no spaces or line breaks")
+    return token or None
+
+
+def connect(url: str, token: str | None) -> "JobSubmissionClient":
+    """A client of the jobs API at ``url``; waits a little for a cluster that has just been started.
+
+    Raises:
+        ValueError: Nothing answers, something else does, or the token is missing or wrong.
+    """
+    import requests
+    from ray.job_submission import JobSubmissionClient
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    _wait_until_awake(url, headers)
+    for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they tell of each upload and connection
+    try:
+        with _environment("RAY_API_SERVER_ADDRESS", url):  # goes before its argument, as RAY_ADDRESS does
+            return JobSubmissionClient(url, headers=headers)
+    except (requests.RequestException, ConnectionError, RuntimeError) as error:
+        raise ValueError(f"{url}: {last_line(error)}") from None
+
+
+def _wait_until_awake(url: str, headers: dict[str, str]) -> None:
+    """Ask until the dashboard answers, or :data:`WAKE_SECONDS` are over."""
+    deadline, told = time.monotonic() + WAKE_SECONDS, False
+    while True:
+        try:
+            return _probe(url, headers)
+        except Asleep:
+            if time.monotonic() >= deadline:
+                raise
+        if not told:
+            console.say(f"{url} does not answer yet; asking again for {WAKE_SECONDS} s")
+            told = True
+        time.sleep(1)
+
+
+def _probe(url: str, headers: dict[str, str]) -> None:
+    """Ask for the dashboard's version, with a time limit, which Ray's client has none of."""
+    import requests
+
+    try:
+        answer = requests.get(f"{url}/api/version", headers=headers, timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
+        found = answer.json() if answer.ok else {}
+    except requests.exceptions.JSONDecodeError:
+        found = {}
+    except requests.RequestException as error:
+        raise _unreachable(url, error) from None
+    if answer.status_code in (401, 403):
+        fault = "refuses the token" if headers else "wants a token"
+        raise ValueError(
+            f"the cluster at {url} {fault} ({answer.status_code}); set RAY_AUTH_TOKEN to the cluster's, or "
+            "RAY_AUTH_TOKEN_PATH to the file that holds it"
+            + ("; RAY_AUTH_MODE=disabled sends none" if os.environ.get("RAY_AUTH_MODE") == "disabled" else "")
+        )
+    if answer.status_code in (502, 503, 504):
+        raise Asleep(f"no cluster answers at {url} (HTTP {answer.status_code}); check that it is up")
+    if not isinstance(found, dict) or "ray_version" not in found:
+        raise ValueError(f"{url} answers, but is no Ray dashboard (HTTP {answer.status_code}); its port is mostly 8265")
+
+
+def _unreachable(url: str, error: Exception) -> ValueError:
+    """What to say of a request that got no answer; :class:`Asleep` if the next one may get one."""
+    import requests
+
+    reasons = {requests.Timeout: "no answer in time", requests.exceptions.SSLError: "TLS fails"}
+    reason = next((why for kind, why in reasons.items() if isinstance(error, kind)), "refused")
+    if "Failed to resolve" in str(error):
+        reason = "no such host"
+    kind = Asleep if reason == "refused" else ValueError
+    return kind(f"no cluster answers at {url} ({reason}); check the address, and that it is up")
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Turn the failure of a request inside into one line.
+
+    Raises:
+        ValueError: The cluster did not answer, or refused.
+    """
+    import requests
+    from ray.exceptions import AuthenticationError
+
+    try:
+        yield
+    except (requests.RequestException, RuntimeError, AuthenticationError) as error:
+        raise ValueError(f"the cluster did not do as asked: {last_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def last_line(error: Any) -> str:
+    """The line of a traceback, or of a message, that says what was wrong."""
+    return str(error).strip().rpartition("\n")[2]
