@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
     "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
     "submit": ("VERB NAME [flags]", "the same command, as a job on a Ray cluster"),
+    "cluster": ("render|check ...", "manifests for KubeRay, Slurm and `ray up`"),
 }
 
 
@@ -69,6 +70,10 @@ def dispatch(arguments: list[str]) -> int:
         )
     if verb == "list":
         return list_workloads(rest)
+    if verb == "cluster":
+        from cluster.cluster_verbs import command
+
+        return command(rest)
     if not rest or rest[0] in ("-h", "--help"):
         print(f"usage: raydeck {verb} {VERBS[verb][0]}\n\n{VERBS[verb][1]}\n{hint(verb)}")
         return 0

@@ -1,6 +1,7 @@
 """A RayJob of KubeRay, ``ray.io/v1``: a cluster for one command, made anew when it is lost, gone when it is done."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -148,8 +149,6 @@ def _pod(common: Common, options: KubeRay, name: str, resources: dict[str, Any])
 
 def _submitter(common: Common, options: KubeRay) -> dict[str, Any]:
     """The pod that hands the command to the cluster and follows its log."""
-    template = _pod(common, options, "ray-job-submitter", _resources(1, "1Gi"))
-    template["spec"] |= {"restartPolicy": "Never"}
-    template["spec"].pop("volumes", None)
-    template["spec"]["containers"][0].pop("volumeMounts", None)
+    template = _pod(common, replace(options, pvc=None, mount=None), "ray-job-submitter", _resources(1, "1Gi"))
+    template["spec"]["restartPolicy"] = "Never"
     return template
