@@ -2,7 +2,6 @@
 
 import difflib
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,10 @@ def render(arguments: list[str]) -> int:
     from cluster.manifests import kuberay, options, ray_up, slurm
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        kinds = [f"  {kind:8} {words}; `raydeck cluster render {kind} --help` lists its flags" for kind, words in KINDS.items()]
+        kinds = [
+            f"  {kind:8} {words}; `raydeck cluster render {kind} --help` lists its flags"
+            for kind, words in KINDS.items()
+        ]
         print("\n".join([f"usage: raydeck cluster render {VERBS['render'][0]}", "", *kinds]))
         return 0
     kind, *rest = arguments

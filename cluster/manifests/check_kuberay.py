@@ -125,7 +125,9 @@ def _cluster(cluster: Mapping[str, Any], gates: frozenset[str]) -> Iterator[Find
 
     version = cluster.get("rayVersion")
     if version != ray.__version__:
-        yield Finding(f"{CLUSTER}.rayVersion", f"{version}, and Ray is {ray.__version__} here", "use the same on both sides")
+        yield Finding(
+            f"{CLUSTER}.rayVersion", f"{version}, and here it is {ray.__version__}", "use the same on both sides"
+        )
     if at(cluster, "authOptions", "mode") != "token":
         fault = "no token: anybody who reaches the pods runs code on them"
         yield Finding(f"{CLUSTER}.authOptions.mode", fault, "write token")
@@ -148,7 +150,7 @@ def _head(head: Mapping[str, Any]) -> Iterator[Finding]:
     if str(at(head, "rayStartParams", "num-gpus") or 0) != "0":
         yield Finding(f"{where}.rayStartParams.num-gpus", "the head offers GPUs", 'write "0"')
     if head.get("serviceType", "ClusterIP") not in ("ClusterIP", None):
-        yield Finding(f"{where}.serviceType", f"{head['serviceType']} opens the dashboard to outside", "write ClusterIP")
+        yield Finding(f"{where}.serviceType", f"{head['serviceType']} opens the dashboard to all", "write ClusterIP")
     if head.get("enableIngress"):
         yield Finding(f"{where}.enableIngress", "opens the dashboard to outside", "remove it; use kubectl port-forward")
 

@@ -71,7 +71,7 @@ def _resources(where: str, resources: Any, head: bool) -> Iterator[Finding]:
     if head and (num_gpus(limits) or num_gpus(requests)):
         yield Finding(f"{where}.limits", "the head has GPUs, which would idle", "give them to workers alone")
     if num_gpus(requests) and num_gpus(requests) != num_gpus(limits):
-        yield Finding(f"{where}.requests", "GPUs requested are not those of limits, which is refused", "make them equal")
+        yield Finding(f"{where}.requests", "not the GPUs of limits, which is refused", "make them equal")
 
 
 def _pod_security(where: str, pod: Mapping[str, Any]) -> Iterator[Finding]:
@@ -95,7 +95,7 @@ def _container_security(where: str, container: Mapping[str, Any], pod: Mapping[s
     root = at(own, "runAsNonRoot") if at(own, "runAsNonRoot") is not None else at(shared, "runAsNonRoot")
     user = at(own, "runAsUser") if at(own, "runAsUser") is not None else at(shared, "runAsUser")
     if root is not True or user == 0:
-        yield Finding(f"{where}.runAsNonRoot", "runs as root, or may", "write runAsNonRoot true and a runAsUser above 0")
+        yield Finding(f"{where}.runAsNonRoot", "runs as root, or may", "write runAsNonRoot true, runAsUser above 0")
 
 
 def _mounts(where: str, pod: Mapping[str, Any]) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def _storage(where: str, pod: Mapping[str, Any], path: str) -> tuple[Any, list[F
         return None, []  # said already
     local = [source for source in ONE_NODE if source in volume]
     if local:
-        return None, [Finding(where, f"--storage {path} lies in a volume of {local[0]}, which other nodes do not see", mend)]
+        return None, [Finding(where, f"--storage {path} is a volume of {local[0]}, which other nodes do not see", mend)]
     if mount.get("readOnly"):
         return None, [Finding(where, f"--storage {path} lies in a volume that is mounted readOnly", "remove readOnly")]
     source = {key: value for key, value in volume.items() if key != "name"}

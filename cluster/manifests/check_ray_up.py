@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from cluster import _package
-from cluster.manifests.findings import Finding, Parsed, Report, at, check_image, check_same, check_variable, read_command
+from cluster.manifests.findings import (
+    Finding,
+    Parsed,
+    Report,
+    at,
+    check_image,
+    check_same,
+    check_variable,
+    read_command,
+)
 from cluster.manifests.kuberay import is_inside
 from cluster.manifests.schema import check_launcher
 
@@ -41,7 +50,11 @@ def _texts(config: Mapping[str, Any], *keys: str) -> list[tuple[str, str]]:
 
 def _provider(config: Mapping[str, Any]) -> Iterator[Finding]:
     kind = at(config, "provider", "type")
-    needed = {"aws": ["region"], "gcp": ["region", "availability_zone", "project_id"], "local": ["head_ip", "worker_ips"]}
+    needed = {
+        "aws": ["region"],
+        "gcp": ["region", "availability_zone", "project_id"],
+        "local": ["head_ip", "worker_ips"],
+    }
     if kind not in PROVIDERS:
         yield Finding("provider.type", f"{kind!r} is none of {', '.join(PROVIDERS)}", "take one")
     for key in needed.get(str(kind), []):
@@ -100,7 +113,7 @@ def _commands(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _files(config: Mapping[str, Any]) -> Iterator[Finding]:
     mounts = config.get("file_mounts")
-    for target, source in (mounts.items() if isinstance(mounts, Mapping) else ()):
+    for target, source in mounts.items() if isinstance(mounts, Mapping) else ():
         parts = [*Path(str(source)).parts, *Path(str(target)).parts]
         if any(_package.is_secret(Path(part)) for part in parts if part not in ("/", "~", ".", "..")):
             fault = f"{source} looks like a key, a token or credentials"

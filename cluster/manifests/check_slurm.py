@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterator
 
 from cluster.manifests.command import image_fault
-from cluster.manifests.findings import SECRET, Finding, Parsed, Report, check_same, read_command
+from cluster.manifests.findings import SECRET, Finding, Parsed, Report, read_command
 from cluster.manifests.slurm import is_node_local
 
 SHORTEST_WAIT = 60
@@ -17,7 +17,9 @@ def check(text: str) -> Report:
     lines = text.splitlines()
     code = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     report = Report(_grammar(text), ["whether partition, account, image and folders exist; the site's own limits"])
-    found = re.search(r"^command=\((.*)\)$", code, re.MULTILINE) or re.search(r"(?<=-- )(raydeck .*)$", code, re.MULTILINE)
+    found = re.search(r"^command=\((.*)\)$", code, re.MULTILINE) or re.search(
+        r"(?<=-- )(raydeck .*)$", code, re.MULTILINE
+    )
     parsed, faults = read_command("command", found[1] if found else None)
     report.findings += faults
     report.findings += [*_directives(lines, parsed), *_ray(code, parsed), *_token(code), *_ending(code)]
@@ -76,11 +78,11 @@ def _sizes(told: dict[str, str], parsed: Parsed | None) -> Iterator[Finding]:
         return
     each = workers // nodes
     gpus, cpus = parsed.number("gpus-per-worker"), parsed.number("cpus-per-worker")
-    for key, wanted, flag in (("gpus-per-node", gpus, "--gpus-per-worker"), ("cpus-per-task", cpus, "--cpus-per-worker")):
+    for key, wanted in (("gpus-per-node", gpus), ("cpus-per-task", cpus)):
         found = re.sub(r"^\w+:", "", told.get(key, "0"))
-        if wanted is not None:
-            what = f"a node of {each} workers"
-            yield from check_same(f"#SBATCH --{key}", what, found, wanted * each, f"{flag} {wanted}, so in all")  # type: ignore[arg-type]
+        if wanted is not None and found != str(wanted * each):
+            fault = f"{found}, and the command's {each} workers on a node need {wanted * each}"
+            yield Finding(f"#SBATCH --{key}", fault, "make them equal")
 
 
 def _ray(code: str, parsed: Parsed | None) -> Iterator[Finding]:

@@ -88,7 +88,7 @@ def read_command(where: str, text: Any) -> tuple[Parsed | None, list[Finding]]:
         commands.parse(verb, arguments)
         commands.check_places(dict(parsed.flags))
     except ValueError as error:
-        findings.append(Finding(where, str(error), f"try it with raydeck show {arguments[0]}"))
+        findings.append(Finding(where, str(error), "`raydeck VERB NAME --help` lists the flags"))
     if "name" not in parsed.flags:
         again = Finding(where, "has no --name, so that a retry may not find its run", "add --name RUN")
         findings.append(again)
@@ -121,9 +121,9 @@ def check_same(where: str, what: str, found: Any, wanted: int | None, flag: str)
 def check_variable(where: str, name: str, value: Any) -> Iterator[Finding]:
     """Whether an environment variable gives away a secret, or opens the cluster."""
     if SECRET.search(name) and value not in (None, "") and not str(value).startswith("$"):
-        yield Finding(where, f"{name} holds a secret that everybody can read here", "refer to a secret's store instead")
+        yield Finding(where, f"{name} holds a secret that everybody reads here", "refer to a secret's store instead")
     if name == "RAY_AUTH_MODE" and value != "token":
-        yield Finding(where, f"RAY_AUTH_MODE={value}: anybody who reaches the cluster runs code on it", "set it to token")
+        yield Finding(where, f"RAY_AUTH_MODE={value}: anybody who reaches it runs code on it", "set it to token")
 
 
 def at(value: Any, *path: str | int) -> Any:

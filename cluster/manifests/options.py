@@ -188,7 +188,7 @@ class RayUp:
         needed = {"aws": cloud, "gcp": cloud | gcp, "local": local}[self.provider]
         for flag, value in needed.items():
             if not value:
-                raise ValueError(f"--provider {self.provider} needs {flag}; `raydeck cluster render ray-up --help` says")
+                raise ValueError(f"--provider {self.provider} needs {flag}; --help says what it is")
         if self.provider != "local" and self.mount is not None:
             raise ValueError("--mount: machines of a cloud are new and share no folder; give --storage as a URI")
         if not re.fullmatch(r"[A-Za-z0-9/_+=.@-]+", self.token_secret):

@@ -37,7 +37,8 @@ def render(common: Common, options: RayUp, command: Command, made_by: Sequence[s
     commands.check_image(common.image)
     _check_storage(options, command)
     if options.provider == "local" and len(_addresses(options)) != common.workers:
-        raise ValueError(f"--worker-ips: {len(_addresses(options))} addresses for --workers {common.workers}; name one each")
+        given = len(_addresses(options))
+        raise ValueError(f"--worker-ips: {given} addresses for --workers {common.workers}; name one each")
     token = {
         "aws": f"Once before:    aws secretsmanager create-secret --name {options.token_secret} --secret-string file://TOKEN",
         "gcp": f"Once before:    gcloud secrets create {options.token_secret} --data-file=TOKEN",
@@ -89,7 +90,9 @@ def _check_storage(options: RayUp, command: Command) -> None:
     if command.path is None:
         return
     if options.provider != "local":
-        raise ValueError(f"--storage {command.storage}: new machines share no folder; give a URI such as s3://bucket/runs")
+        raise ValueError(
+            f"--storage {command.storage}: new machines share no folder; give a URI such as s3://bucket/runs"
+        )
     if options.mount is None or not is_inside(command.path, options.mount):
         raise ValueError(f"--storage {command.storage}: add --mount PATH, a folder above it that all machines share")
 
@@ -126,7 +129,10 @@ def _fetch_token(options: RayUp) -> list[str]:
     """Commands that put the token on a machine, by what the machine itself may read; this file never holds it."""
     target = '"$HOME/.raydeck/auth_token"'
     if options.provider == "local":
-        return [f"test -s {target} || {{ echo 'no token in ~/.raydeck/auth_token' >&2; exit 1; }}", f"chmod 0600 {target}"]
+        return [
+            f"test -s {target} || {{ echo 'no token in ~/.raydeck/auth_token' >&2; exit 1; }}",
+            f"chmod 0600 {target}",
+        ]
     region = options.region or "us-west-2"
     fetch = {
         "aws": f"aws secretsmanager get-secret-value --region {region} --secret-id {options.token_secret} "

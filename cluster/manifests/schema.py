@@ -22,7 +22,10 @@ def check_custom_resource(manifest: Mapping[str, Any], folder: Path) -> list[Fin
     file = folder / f"ray.io_{kind.lower()}s.yaml"
     version = str(manifest.get("apiVersion", "")).rpartition("/")[2]
     schema = strict(_definition(file, version))
-    schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}  # the server's own, not the definition's
+    schema["properties"]["metadata"] = {
+        "type": "object",
+        "required": ["name"],
+    }  # the server has its own
     return _findings(schema, manifest)
 
 
@@ -62,7 +65,9 @@ def _definition(file: Path, version: str) -> dict[str, Any]:
         definition = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
         versions = {entry["name"]: entry for entry in definition["spec"]["versions"]}
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"--crds: {file} holds no definition ({type(error).__name__}); take KubeRay's crd/bases") from None
+        raise ValueError(
+            f"--crds: {file} holds no definition ({type(error).__name__}); take KubeRay's crd/bases"
+        ) from None
     if version not in versions:
         raise ValueError(f"--crds: {file} has no version {version!r}; it has {', '.join(versions)}")
     return versions[version]["schema"]["openAPIV3Schema"]

@@ -35,11 +35,10 @@ trap '"${on_every_node[@]}" rm -rf -- "$scratch"; rm -rf -- "$scratch"' EXIT
 # A token for this start alone. It goes from node to node through srun's standard input, and is never printed; mkdir
 # refuses a folder that somebody else has put there.
 head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' |
-  "${on_every_node[@]}" bash -c 'umask 077; mkdir "$1" && cat > "$1/auth_token" && chmod 0600 "$1/auth_token"' _ "$scratch" ||
-  exit 1
+  "${on_every_node[@]}" bash -c 'umask 077; mkdir "$1" && cat > "$1/auth_token"' _ "$scratch" || exit 1
 
 # The command's own exit code and process, as `ray symmetric-run` also ends with 0 when Ray did not start.
-noted='"$@" & echo "$!" > "$RAYDECK_SCRATCH/pid"; wait "$!"; code=$?; echo "$code" > "$RAYDECK_SCRATCH/code"; exit "$code"'
+noted='"$@" & echo "$!" > "$RAYDECK_SCRATCH/pid"; wait "$!"; echo "$?" > "$RAYDECK_SCRATCH/code"'
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 """
 
@@ -157,7 +156,12 @@ def _directives(common: Common, options: Slurm, command: Command) -> list[str]:
         if value
     }
     # Whole nodes: `ray symmetric-run` refuses one with another Ray on it, and its end stops every Ray of the user.
-    return ["#", *(f"#SBATCH --{key}={value}" for key, value in values.items()), "#SBATCH --exclusive", "#SBATCH --requeue"]
+    return [
+        "#",
+        *(f"#SBATCH --{key}={value}" for key, value in values.items()),
+        "#SBATCH --exclusive",
+        "#SBATCH --requeue",
+    ]
 
 
 def _megabytes(memory: str) -> int:
