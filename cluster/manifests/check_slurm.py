@@ -125,7 +125,7 @@ def _token(code: str) -> Iterator[Finding]:
 
 def _ending(code: str) -> Iterator[Finding]:
     """Whether a run that was told to stop saves, and goes on."""
-    if not re.search(r"^\s*trap\s+(?!-)\S+.*\b(SIG)?TERM\b", code, re.MULTILINE):
+    if not re.search(r"^\s*trap\s+(?!-|'')\S+.*\b(SIG)?TERM\b", code, re.MULTILINE):
         yield Finding("trap", "Slurm's notice ends the script before the run has saved", "trap TERM and pass it on")
     requeue = re.search(r"scontrol requeue", code)
     if not requeue:

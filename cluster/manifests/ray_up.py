@@ -80,7 +80,6 @@ def build(common: Common, options: RayUp, command: Command) -> dict[str, Any]:
         config["head_node_type"] = "head"
         config["available_node_types"] = _node_types(common, options)
     else:
-        config["min_workers"] = common.workers
         del config["idle_timeout_minutes"]
     return config
 

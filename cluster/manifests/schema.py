@@ -1,5 +1,6 @@
 """Schemas that others own, applied strictly: KubeRay's definitions, and the one of Ray's launcher."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,7 @@ def strict(schema: Any) -> Any:
     return plain
 
 
+@functools.cache
 def _definition(file: Path, version: str) -> dict[str, Any]:
     import yaml
 

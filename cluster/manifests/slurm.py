@@ -30,12 +30,12 @@ export RAY_USAGE_STATS_ENABLED=0
 
 PREPARE = """\
 on_every_node=(srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
-trap '"${on_every_node[@]}" rm -rf -- "$scratch"; rm -rf -- "$scratch"' EXIT
 
 # A token for this start alone. It goes from node to node through srun's standard input, and is never printed; mkdir
 # refuses a folder that somebody else has put there.
 head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' |
   "${on_every_node[@]}" bash -c 'umask 077; mkdir "$1" && cat > "$1/auth_token"' _ "$scratch" || exit 1
+trap '"${on_every_node[@]}" rm -rf -- "$scratch"; rm -rf -- "$scratch"' EXIT
 
 # The command's own exit code and process, as `ray symmetric-run` also ends with 0 when Ray did not start.
 noted='"$@" & echo "$!" > "$RAYDECK_SCRATCH/pid"; wait "$!"; echo "$?" > "$RAYDECK_SCRATCH/code"'
