@@ -36,9 +36,6 @@ def command(arguments: list[str]) -> int:
 
 def render(arguments: list[str]) -> int:
     """``cluster render KIND [flags] -- VERB NAME [flags]``: print a manifest, or write it."""
-    from cluster.manifests import command as commands
-    from cluster.manifests import kuberay, options, ray_up, slurm
-
     if not arguments or arguments[0] in ("-h", "--help"):
         kinds = [
             f"  {kind:8} {words}; `raydeck cluster render {kind} --help` lists its flags"
@@ -48,6 +45,11 @@ def render(arguments: list[str]) -> int:
         return 0
     kind, *rest = arguments
     _choose("cluster render", "kind of cluster", kind, KINDS)
+    if "--" not in rest and not {"-h", "--help"} & set(rest):
+        raise ValueError("cluster render: expected `-- train NAME [flags]` or `-- tune NAME [flags]` at the end")
+    from cluster.manifests import command as commands
+    from cluster.manifests import kuberay, options, ray_up, slurm
+
     module, flags = {
         "kuberay": (kuberay, options.KubeRay),
         "slurm": (slurm, options.Slurm),

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from cluster.manifests import check_pods
-from cluster.manifests.findings import Finding, Parsed, Report, at, check_same, check_variable, dicts, read_command
+from cluster.manifests.findings import (
+    Finding,
+    Parsed,
+    Report,
+    at,
+    check_same,
+    check_variable,
+    dicts,
+    mapping,
+    read_command,
+)
 from cluster.manifests.kuberay import LONGEST_NAME
 from cluster.manifests.schema import check_custom_resource
 
@@ -43,18 +53,16 @@ def check(manifest: Mapping[str, Any], crds: Path | None, gates: frozenset[str])
     else:
         report.findings += check_custom_resource(manifest, crds)
         report.unchecked.insert(0, "rules in CEL, which only a server evaluates")
-    spec = at(manifest, "spec")
-    spec = spec if isinstance(spec, Mapping) else {}
+    spec = mapping(manifest.get("spec"))
     parsed, faults = read_command("spec.entrypoint", spec.get("entrypoint"))
     report.findings += faults
-    cluster = at(spec, "rayClusterSpec")
-    cluster = cluster if isinstance(cluster, Mapping) else {}
+    cluster = mapping(spec.get("rayClusterSpec"))
     report.findings += [
         *_metadata(manifest),
         *_job(spec, parsed),
         *_runtime_environment(spec),
         *_cluster(cluster, gates),
-        *_head(at(cluster, "headGroupSpec") or {}),
+        *_head(mapping(cluster.get("headGroupSpec"))),
         *_workers(dicts(cluster.get("workerGroupSpecs")), parsed),
         *check_pods.check(spec, parsed),
     ]
@@ -114,7 +122,7 @@ def _runtime_environment(spec: Mapping[str, Any]) -> Iterator[Finding]:
     if not isinstance(environment, Mapping):
         yield Finding(where, "is no YAML mapping", "write it as text, e.g. |- with env_vars: below")
         return
-    for name, value in (at(environment, "env_vars") or {}).items():
+    for name, value in mapping(environment.get("env_vars")).items():
         yield from check_variable(f"{where}.env_vars", str(name), value)
     if {"pip", "uv", "conda"} & set(environment):
         yield Finding(where, "installs packages at each start", "put them into the image, which is pinned")

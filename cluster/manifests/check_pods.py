@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cluster.manifests.findings import Finding, Parsed, at, check_image, check_variable, dicts
+from cluster.manifests.findings import Finding, Parsed, at, check_image, check_variable, dicts, mapping
 from cluster.manifests.kuberay import is_inside
 
 ONE_NODE = ("emptyDir", "hostPath", "ephemeral", "configMap", "secret", "downwardAPI", "projected", "image")
@@ -55,12 +55,15 @@ def _pods(spec: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def num_gpus(amounts: Any) -> int:
     """The GPUs among a container's requests or limits, of any maker."""
-    found = amounts.items() if isinstance(amounts, Mapping) else ()
-    return sum(int(value) for name, value in found if re.search(r"/(gpu|mig-)", str(name)) and str(value).isdigit())
+    return sum(
+        int(value)
+        for name, value in mapping(amounts).items()
+        if re.search(r"/(gpu|mig-)", str(name)) and str(value).isdigit()
+    )
 
 
 def _resources(where: str, resources: Any, head: bool) -> Iterator[Finding]:
-    limits, requests = at(resources, "limits") or {}, at(resources, "requests") or {}
+    limits, requests = at(resources, "limits"), at(resources, "requests")
     asked, allowed = at(requests, "memory"), at(limits, "memory")
     if allowed is None or asked is None:
         missing = "limits" if allowed is None else "requests"
@@ -85,7 +88,7 @@ def _pod_security(where: str, pod: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _container_security(where: str, container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[Finding]:
-    own, shared = container.get("securityContext") or {}, pod.get("securityContext") or {}
+    own, shared = container.get("securityContext"), pod.get("securityContext")
     if at(own, "privileged"):
         yield Finding(f"{where}.privileged", "is root on the node", "remove it")
     if at(own, "allowPrivilegeEscalation") is not False:
@@ -100,10 +103,10 @@ def _container_security(where: str, container: Mapping[str, Any], pod: Mapping[s
 
 def _mounts(where: str, pod: Mapping[str, Any]) -> Iterator[Finding]:
     """Mounts of volumes that there are not: no schema says so, and the pod is refused."""
-    names = {volume.get("name") for volume in dicts(pod.get("volumes"))}
+    names = {str(volume.get("name")) for volume in dicts(pod.get("volumes"))}
     for k, container in enumerate(dicts(pod.get("containers"))):
         for mount in dicts(container.get("volumeMounts")):
-            if mount.get("name") not in names:
+            if str(mount.get("name")) not in names:
                 fault = f"mounts {mount.get('name')!r}, and the pod has no such volume"
                 yield Finding(f"{where}.containers[{k}].volumeMounts", fault, "add it to volumes")
 

@@ -14,6 +14,7 @@ from cluster.manifests.findings import (
     check_image,
     check_same,
     check_variable,
+    mapping,
     read_command,
 )
 from cluster.manifests.kuberay import is_inside
@@ -40,12 +41,8 @@ def check(config: Mapping[str, Any]) -> Report:
 
 def _texts(config: Mapping[str, Any], *keys: str) -> list[tuple[str, str]]:
     """Each command, or option, of some lists, with its place."""
-    return [
-        (f"{key}[{k}]", str(text))
-        for key in keys
-        for k, text in enumerate(config.get(key) or [])
-        if isinstance(config.get(key), list)
-    ]
+    lists = {key: config[key] for key in keys if isinstance(config.get(key), list)}
+    return [(f"{key}[{k}]", str(text)) for key, texts in lists.items() for k, text in enumerate(texts)]
 
 
 def _provider(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -63,8 +60,7 @@ def _provider(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _docker(config: Mapping[str, Any]) -> Iterator[Finding]:
-    docker = at(config, "docker")
-    docker = docker if isinstance(docker, Mapping) else {}
+    docker = mapping(config.get("docker"))
     images = [key for key in ("image", "head_image", "worker_image") if key in docker] or ["image"]
     for key in images:
         yield from check_image(f"docker.{key}", docker.get(key))
@@ -121,8 +117,7 @@ def _files(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _node_types(config: Mapping[str, Any], parsed: Parsed | None) -> Iterator[Finding]:
-    types, head = config.get("available_node_types"), config.get("head_node_type")
-    types = types if isinstance(types, Mapping) else {}
+    types, head = mapping(config.get("available_node_types")), str(config.get("head_node_type"))
     if head not in types:
         yield Finding("head_node_type", f"{head!r} is none of available_node_types", "name one of them")
         return
@@ -170,7 +165,7 @@ def _storage(config: Mapping[str, Any], parsed: Parsed | None) -> Iterator[Findi
         fault = f"--storage {path}: new machines share no folder"
         yield Finding("metadata.raydeck.command", fault, "give a URI such as s3://bucket/runs")
         return
-    options = " ".join(str(option) for option in at(config, "docker", "run_options") or [])
+    options = " ".join(text for _, text in _texts(mapping(config.get("docker")), "run_options"))
     mounted = re.findall(r"(?:--volume|-v)[ =]['\"]?[^:\s]+:([^:\s'\"]+)", options)
     if not any(is_inside(path, target) for target in mounted):
         fault = f"--storage {path} lies in no volume of the container, and vanishes with it"

@@ -1,6 +1,7 @@
 """What is wrong with a batch script of Slurm: bash's own grammar, and what a script that starts Ray has to say."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 
@@ -29,7 +30,10 @@ def check(text: str) -> Report:
 def _grammar(text: str) -> list[Finding]:
     if not text.startswith(("#!/bin/bash\n", "#!/usr/bin/env bash\n", "#!/usr/bin/bash\n")):
         return [Finding("line 1", "sbatch takes no script without a first line", "write #!/bin/bash")]
-    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, timeout=30)
+    bash = shutil.which("bash")
+    if bash is None:
+        raise ValueError("cluster check: no bash here to read a batch script with; install it")
+    done = subprocess.run([bash, "-n"], input=text, capture_output=True, text=True, timeout=30)
     if done.returncode == 0:
         return []
     first = done.stderr.strip().partition("\n")[0]

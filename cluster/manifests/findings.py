@@ -138,6 +138,11 @@ def at(value: Any, *path: str | int) -> Any:
     return value
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping; an empty one where there is none, as a schema complains about that."""
+    return value if isinstance(value, Mapping) else {}
+
+
 def dicts(value: Any) -> list[Mapping[str, Any]]:
     """The mappings of a list; none where there is no list, as a schema complains about that."""
     return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

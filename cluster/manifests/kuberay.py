@@ -1,5 +1,6 @@
 """A RayJob of KubeRay, ``ray.io/v1``: a cluster for one command, made anew when it is lost, gone when it is done."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,11 +36,14 @@ def render(common: Common, options: KubeRay, command: Command, made_by: Sequence
     named = manifest["metadata"]["name"]
     where = f" -n {options.namespace}" if options.namespace else ""
     use = [
-        "Start it with:   kubectl apply -f FILE",
+        f"Start it with:   kubectl apply -f {shlex.quote(common.output or 'FILE')}",
         f"Follow it with:  kubectl get rayjob {named}{where} -w",
         f"                 kubectl logs -f -l job-name={named}{where}",
         "A retry is a new cluster: it finds the run by its name in the storage and goes on from the last checkpoint.",
     ]
+    if options.token_secret:
+        secret = f"kubectl create secret generic {options.token_secret}{where} --from-file=auth_token=TOKEN"
+        use.insert(0, f"Once before:     {secret}")
     text = yaml.safe_dump(manifest, sort_keys=False, width=110)
     return "\n".join([*commands.header(made_by, use), text])
 

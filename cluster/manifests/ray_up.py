@@ -1,5 +1,6 @@
 """A cluster file of Ray's own launcher, ``ray up``: machines of AWS or GCP, or ones that stand there already."""
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,22 +40,27 @@ def render(common: Common, options: RayUp, command: Command, made_by: Sequence[s
     if options.provider == "local" and len(_addresses(options)) != common.workers:
         given = len(_addresses(options))
         raise ValueError(f"--worker-ips: {given} addresses for --workers {common.workers}; name one each")
-    token = {
-        "aws": f"Once before:    aws secretsmanager create-secret --name {options.token_secret} --secret-string file://TOKEN",
-        "gcp": f"Once before:    gcloud secrets create {options.token_secret} --data-file=TOKEN",
-        "local": "Once before:    on each machine a file ~/.raydeck/auth_token, mode 0600, with the same token",
-    }[options.provider]
-    use = [
-        token,
-        "                (TOKEN is a file of one word, e.g. from `openssl rand -hex 32`)",
-        "Start it with:  ray up -y FILE",
-        f"                ray exec FILE 'ray status'      until it shows {common.workers + 1} active nodes",
-        "Run with:       ray exec --tmux FILE COMMAND    COMMAND as metadata below has it, quoted as one word",
-        "Watch it with:  ray attach --tmux FILE, or ray dashboard FILE",
-        "End it with:    ray down -y FILE                the run stays in its storage; a new cluster goes on with it",
-    ]
     text = yaml.safe_dump(build(common, options, command), sort_keys=False, width=110)
-    return "\n".join([*commands.header(made_by, use), text])
+    return "\n".join([*commands.header(made_by, _use(common, options, command)), text])
+
+
+def _use(common: Common, options: RayUp, command: Command) -> list[str]:
+    """What to do with the file."""
+    file, secret = shlex.quote(common.output or "FILE"), options.token_secret
+    token = {
+        "aws": f"aws secretsmanager create-secret --name {secret} --secret-string file://TOKEN",
+        "gcp": f"gcloud secrets create {secret} --data-file=TOKEN",
+        "local": "on each machine a file ~/.raydeck/auth_token, mode 0600, with the same token",
+    }[options.provider]
+    return [
+        f"Once before:    {token}",
+        "                (TOKEN is a file of one word, e.g. from `openssl rand -hex 32`)",
+        f"Start it with:  ray up -y {file}",
+        f"                ray exec {file} 'ray status'    until it shows {common.workers + 1} active nodes",
+        f"Run with:       ray exec --tmux {file} {shlex.quote(str(command))}",
+        f"Watch it with:  ray attach --tmux {file}, or ray dashboard {file}",
+        f"End it with:    ray down -y {file}    the run stays in its storage; a new cluster goes on with it",
+    ]
 
 
 def build(common: Common, options: RayUp, command: Command) -> dict[str, Any]:

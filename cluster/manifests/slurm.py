@@ -89,8 +89,9 @@ def render(common: Common, options: Slurm, command: Command, made_by: Sequence[s
             f"--workers {common.workers} is no multiple of --workers-per-node {options.workers_per_node}; change one"
         )
     _check_environment(common, options, command)
-    use = ["Start it with:   sbatch FILE", f"Follow it with:  tail -F {_log(command).replace('%j', 'JOBID')}"]
-    use += ["Stop it with:    scancel JOBID; sbatch FILE goes on from the last checkpoint."]
+    file = shlex.quote(common.output or "FILE")
+    use = [f"Start it with:   sbatch {file}", f"Follow it with:  tail -F {_log(command).replace('%j', 'JOBID')}"]
+    use += [f"Stop it with:    scancel JOBID; sbatch {file} goes on from the last checkpoint."]
     settings = SETTINGS.format(
         scratch=options.scratch,
         start_seconds=START_SECONDS,

@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,6 +65,16 @@ def test_the_help_names_the_verbs_and_the_kinds(capsys):
     assert "--pvc" in capsys.readouterr().out
     assert main(["cluster", "check", "--help"]) == 0
     assert "--crds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["cluster"], ["cluster", "--help"], ["cluster", "render", "-h"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from cluster.cli import main; main(sys.argv[1:]); "
+        "print({'torch', 'ray', 'jsonargparse', 'yaml', 'jsonschema'} & set(sys.modules) or 'light')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "light"
 
 
 def test_a_rayjob_passes_review(capsys):
@@ -221,6 +232,7 @@ STORED = ["--", "train", "mlp", "--storage", "s3://b/r"]
         (["kuberay", "--image", IMAGE, "--workers", "two", *STORED], "--workers: expected a whole number, got 'two'"),
         (["kuberay", "--image", IMAGE, "--workers", "0", *STORED], "--workers: expected at least 1"),
         (["kuberay", "--image", IMAGE], "expected `-- train NAME [flags]`"),
+        (["kuberay", "--image", IMAGE, "train", "mlp"], "expected `-- train NAME [flags]`"),
         (["kuberay", "--image", IMAGE, "--", "predict", "mlp"], "expected `-- train NAME [flags]`"),
         (["kuberay", "--image", IMAGE, "--", "train", "mlpp"], "no workload 'mlpp'; did you mean 'mlp'?"),
         (["kuberay", "--image", IMAGE, *STORED, "--model.lrr", "1"], "did you mean 'model.lr'?"),
