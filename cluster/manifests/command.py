@@ -167,6 +167,8 @@ def check_places(flags: dict[str, str]) -> None:
 
 def is_shared(place: str) -> bool:
     """Whether a place means the same on every node: an absolute path, or a URI."""
+    if place.startswith("memory:"):  # of one process
+        return False
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", place)) or PurePosixPath(place).is_absolute()
 
 

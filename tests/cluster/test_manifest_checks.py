@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cluster.cli import main
+from cluster.manifests import check_kuberay, check_ray_up
 from cluster.manifests.check import check
 
 CRDS = Path(__file__).parents[3] / "shared" / "kuberay-crds-v1.7.0"
@@ -335,6 +336,28 @@ def test_a_broken_cluster_file_is_caught(request, tmp_path, kind, way):
     manifest = changed(yaml.safe_load(request.getfixturevalue(kind).read_text()), changes)
     findings = found(tmp_path, manifest)
     assert any(said in finding for finding in findings), findings
+
+
+def paths(value, above=()):
+    """The path of everything in a manifest."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*above, key)
+        yield from paths(inner, (*above, key))
+
+
+@pytest.mark.parametrize("kind", ["rayjob", "launched", "standing"])
+@pytest.mark.parametrize("value", [5, []], ids=str)
+def test_no_nonsense_breaks_the_check_itself(request, monkeypatch, kind, value):
+    manifest = yaml.safe_load(request.getfixturevalue(kind).read_text())
+    monkeypatch.setattr(
+        "cluster.manifests.command.parse", lambda verb, arguments: None
+    )  # of no interest here, and slow
+    for path in paths(manifest):
+        nonsense = changed(manifest, {".".join(str(key).replace(".", "\0") for key in path): value})
+        if kind == "rayjob":
+            check_kuberay.check(nonsense, None, frozenset())
+        else:
+            check_ray_up.check(nonsense)
 
 
 @pytest.mark.parametrize(
