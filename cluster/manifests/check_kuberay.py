@@ -94,6 +94,8 @@ def _job(spec: Mapping[str, Any], parsed: Parsed | None) -> Iterator[Finding]:
         yield Finding("spec.shutdownAfterJobFinishes", fault, "write true")
     if spec.get("clusterSelector"):
         yield Finding("spec.clusterSelector", "a cluster of somebody else's would run the job", "remove it")
+    if "backoffLimit" not in spec:
+        yield Finding("spec.backoffLimit", "no retry: a lost head ends the run", "write 3, or 0 if that is meant")
     retries = spec.get("backoffLimit", 0)
     if isinstance(retries, int) and retries < 0:
         yield Finding("spec.backoffLimit", f"{retries} is less than 0", "write how often to start anew, e.g. 3")

@@ -22,9 +22,11 @@ def check(spec: Mapping[str, Any], parsed: Parsed | None) -> Iterator[Finding]:
     """
     claims = {}
     for where, template in _pods(spec):
-        pod = at(template, "spec")
-        if not isinstance(pod, Mapping):
-            continue  # the schema says so
+        pod = mapping(at(template, "spec"))
+        if not dicts(pod.get("containers")):
+            if where.startswith(CLUSTER) or template is not None:
+                yield Finding(f"{where}.spec.containers", "no container, so nothing runs", "add one, with an image")
+            continue
         head = where.startswith(f"{CLUSTER}.headGroupSpec")
         yield from _pod_security(f"{where}.spec", pod)
         for key in ("initContainers", "containers"):
@@ -95,6 +97,11 @@ def _container_security(where: str, container: Mapping[str, Any], pod: Mapping[s
         yield Finding(f"{where}.allowPrivilegeEscalation", "not false: a program may become root", "write false")
     if at(own, "capabilities", "add"):
         yield Finding(f"{where}.capabilities.add", "rights that training needs none of", "remove it")
+    dropped = at(own, "capabilities", "drop")
+    if not isinstance(dropped, list) or "ALL" not in dropped:
+        yield Finding(f"{where}.capabilities.drop", "keeps rights that training needs none of", "write [ALL]")
+    if not (at(own, "seccompProfile", "type") or at(shared, "seccompProfile", "type")):
+        yield Finding(f"{where}.seccompProfile", "any system call may be made", "write type RuntimeDefault")
     root = at(own, "runAsNonRoot") if at(own, "runAsNonRoot") is not None else at(shared, "runAsNonRoot")
     user = at(own, "runAsUser") if at(own, "runAsUser") is not None else at(shared, "runAsUser")
     if root is not True or user == 0:

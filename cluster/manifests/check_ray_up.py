@@ -72,11 +72,28 @@ def _docker(config: Mapping[str, Any]) -> Iterator[Finding]:
     elif "RAY_AUTH_TOKEN_PATH=" not in everything:
         fault = "no RAY_AUTH_TOKEN_PATH, so that nodes would not find one token"
         yield Finding("docker.run_options", fault, "add --env RAY_AUTH_TOKEN_PATH=PATH, and a volume that holds it")
+    else:
+        yield from _token_file(config, everything)
     for where, text in options:
         for name, value in re.findall(r"(?:--env|-e)[ =]['\"]?(\w+)=(\S+)", text):
             yield from check_variable(f"docker.{where}", name, value)
         if re.search(r"--privileged|--cap-add|--pid[ =]host|docker\.sock", text):
             yield Finding(f"docker.{where}", f"{text!r} makes the container root on its machine", "remove it")
+
+
+def _token_file(config: Mapping[str, Any], options: str) -> Iterator[Finding]:
+    """Whether something puts the token where the container looks for it."""
+    path = re.findall(r"RAY_AUTH_TOKEN_PATH=([^\s'\"]+)", options)[-1]
+    if not any(is_inside(path, target) for target in _volumes(options)):
+        yield Finding("docker.run_options", f"no volume of the container holds {path}", "add --volume FOLDER:FOLDER:ro")
+    if not any(Path(path).name in text for _, text in _texts(config, "initialization_commands")):
+        fault = f"nothing puts {Path(path).name} on a new machine, or looks whether it is there"
+        yield Finding("initialization_commands", fault, "fetch it from a secret's store")
+
+
+def _volumes(options: str) -> list[str]:
+    """Where a container sees its volumes."""
+    return re.findall(r"(?:--volume|-v)[ =]['\"]?[^:\s]+:([^:\s'\"]+)", options)
 
 
 def _commands(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -132,6 +149,10 @@ def _node_types(config: Mapping[str, Any], parsed: Parsed | None) -> Iterator[Fi
     if isinstance(config.get("max_workers"), int) and config["max_workers"] < lowest:
         fault = f"{config['max_workers']} is less than all min_workers together, {lowest}"
         yield Finding("max_workers", fault, "make them equal")
+    if "max_workers" not in config:
+        yield Finding("max_workers", "is missing, and the launcher takes 2", f"write {lowest}")
+    if lowest == 0:
+        yield Finding("available_node_types", "no worker is started, and the head takes no work", "set min_workers")
     if parsed is None:
         return
     yield from check_same("available_node_types", "workers at least", lowest, parsed.number("workers"), "--workers")
@@ -166,7 +187,6 @@ def _storage(config: Mapping[str, Any], parsed: Parsed | None) -> Iterator[Findi
         yield Finding("metadata.raydeck.command", fault, "give a URI such as s3://bucket/runs")
         return
     options = " ".join(text for _, text in _texts(mapping(config.get("docker")), "run_options"))
-    mounted = re.findall(r"(?:--volume|-v)[ =]['\"]?[^:\s]+:([^:\s'\"]+)", options)
-    if not any(is_inside(path, target) for target in mounted):
+    if not any(is_inside(path, target) for target in _volumes(options)):
         fault = f"--storage {path} lies in no volume of the container, and vanishes with it"
         yield Finding("docker.run_options", fault, "add --volume PATH:PATH for a folder that all machines share")

@@ -118,6 +118,8 @@ def _token(code: str) -> Iterator[Finding]:
         yield Finding("RAY_AUTH_TOKEN_PATH", "nodes would not find one token", "export the path of its file")
     elif "auth_token" in code and not re.search(r"chmod 0?600|umask 0?77", code):
         yield Finding("RAY_AUTH_TOKEN_PATH", "others may read the token's file", "make it under umask 077")
+    if not re.search(r"/dev/u?random|openssl rand|get-auth-token --generate|secrets\.token|uuidgen", code):
+        yield Finding("auth_token", "nothing makes a token for this start", "make one from /dev/urandom")
     for number, line in enumerate(code.splitlines(), start=1):
         for name, value in re.findall(r"\b(\w+)=['\"]?([^\s'\"$]+)", line):
             if SECRET.search(name) and not value.startswith("("):

@@ -158,6 +158,10 @@ RAYJOB = {
     "privileged": ({f"{WORKER}.securityContext.privileged": True}, "is root on the node"),
     "root": ({f"{WORKER_POD}.securityContext.runAsNonRoot": DELETED}, "runs as root, or may"),
     "a way to root": ({f"{WORKER}.securityContext": DELETED}, "may become root"),
+    "rights that it keeps": ({f"{WORKER}.securityContext.capabilities": DELETED}, "keeps rights"),
+    "any system call": ({f"{WORKER_POD}.securityContext.seccompProfile": DELETED}, "any system call"),
+    "no retry": ({"spec.backoffLimit": DELETED}, "a lost head ends the run"),
+    "a pod of nothing": ({WORKER_POD: DELETED}, "no container, so nothing runs"),
     "more rights": ({f"{WORKER}.securityContext.capabilities": {"add": ["SYS_ADMIN"]}}, "rights that training"),
     "the node's network": ({f"{WORKER_POD}.hostNetwork": True}, "shares the node's own"),
     "too few workers": ({f"{WORKERS}.replicas": 1, f"{WORKERS}.minReplicas": 1}, "1 workers in all"),
@@ -263,6 +267,7 @@ SCRIPT = {
     "a token for all": (("umask 077; ", ""), "others may read the token's file"),
     "a token in the log": (("stopped=\n", 'cat "$scratch/auth_token"\n'), "prints the token"),
     "no folder of its own": (('export RAY_TMPDIR="$scratch"\n', ""), "RAY_TMPDIR"),
+    "no token made": (("head -c 32 /dev/urandom", "true"), "nothing makes a token"),
     "no trap": (("trap stop TERM\n", ""), "trap: Slurm's notice"),
     "nothing goes on": (('scontrol requeue "$SLURM_JOB_ID"', "true"), "a stopped run stays stopped"),
     "mistakes go on": (("130 | 143)", "2 | 130 | 143)"), "also on 2"),
@@ -311,6 +316,10 @@ LAUNCHED = {
     "a key among the files": ({"file_mounts": {"~/.ssh/id_rsa": "~/.ssh/id_rsa"}}, "looks like a key"),
     "no such head": ({"head_node_type": "heads"}, "none of available_node_types"),
     "too few workers": ({"available_node_types.worker.min_workers": 1}, "1 workers at least"),
+    "no word on the most": ({"max_workers": DELETED}, "the launcher takes 2"),
+    "workers that never start": ({"available_node_types.worker": DELETED}, "no worker is started"),
+    "a token that nobody fetches": ({"initialization_commands": []}, "nothing puts auth_token on a new machine"),
+    "a token out of sight": ({"docker.run_options.3": "--tty"}, "no volume of the container holds"),
     "no room": ({"max_workers": 1}, "less than all min_workers"),
     "other GPUs": ({"available_node_types.worker.resources.GPU": 4}, "4 GPUs a node"),
     "no command": ({"metadata": DELETED}, "is no raydeck command"),
@@ -349,9 +358,8 @@ def paths(value, above=()):
 @pytest.mark.parametrize("value", [5, []], ids=str)
 def test_no_nonsense_breaks_the_check_itself(request, monkeypatch, kind, value):
     manifest = yaml.safe_load(request.getfixturevalue(kind).read_text())
-    monkeypatch.setattr(
-        "cluster.manifests.command.parse", lambda verb, arguments: None
-    )  # of no interest here, and slow
+    # The command is of no interest here, and slow.
+    monkeypatch.setattr("cluster.manifests.command.parse", lambda verb, arguments: None)
     for path in paths(manifest):
         nonsense = changed(manifest, {".".join(str(key).replace(".", "\0") for key in path): value})
         if kind == "rayjob":
