@@ -44,7 +44,7 @@ def check(file: Path, *, crds: str | None = None, gates: str = "") -> Report:
     )
 
 
-class _OneOfEach(yaml.SafeLoader):
+class _OneOfEach(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """Refuses a key that stands twice: YAML's readers take the last without a word, and Kubernetes refuses it."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
