@@ -1,5 +1,6 @@
 """The verbs of ``raydeck``. Each imports what it needs when it runs, so that ``list`` and ``--help`` answer at once."""
 
+import importlib
 import json
 import os
 import sys
@@ -18,10 +19,10 @@ VERBS = {
     "tune": ("NAME [flags]", "one sweep over the workload's space"),
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
     "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
-    "cluster": ("up|down|status --local", "a throw-away cluster on this machine"),
-    "doctor": ("[flags]", "whether a cluster, its storage and its nodes are fit for a run"),
     "submit": ("VERB NAME [flags] [--no-wait]", "the same command, as a job on a Ray cluster"),
     "jobs": ("list|status|logs|stop ...", "the jobs of a Ray cluster: what runs, what it says, stopping it"),
+    "cluster": ("render|check|up|down|status ...", "manifests for KubeRay, Slurm and `ray up`; a cluster to try"),
+    "doctor": ("[flags]", "whether a cluster, its storage and its nodes are fit for a run"),
 }
 
 
@@ -71,14 +72,9 @@ def dispatch(arguments: list[str]) -> int:
         )
     if verb == "list":
         return list_workloads(rest)
-    if verb == "doctor":
-        from cluster.doctor import command
-
-        return command(rest)
-    if verb == "jobs":
-        from cluster.jobs import command
-
-        return command(rest)
+    if verb in ("cluster", "doctor", "jobs"):
+        module = {"cluster": "cluster_verbs"}.get(verb, verb)
+        return importlib.import_module(f"cluster.{module}").command(rest)
     if not rest or rest[0] in ("-h", "--help"):
         print(f"usage: raydeck {verb} {VERBS[verb][0]}\n\n{VERBS[verb][1]}\n{hint(verb)}")
         return 0
@@ -89,7 +85,6 @@ def dispatch(arguments: list[str]) -> int:
         "evaluate": evaluate,
         "predict": predict,
         "submit": submit,
-        "cluster": local_cluster,
     }
     return handlers[verb](rest)
 
@@ -283,17 +278,6 @@ def submit(arguments: list[str]) -> int:
     if wants_help(inner):
         return 0
     return send(sent, address=options.address, run=run, wait=options.wait)
-
-
-def local_cluster(arguments: list[str]) -> int:
-    """``cluster up|down|status``."""
-    from cluster import local_cluster as verbs
-
-    verb, *rest = arguments
-    handlers = {"up": verbs.up, "down": verbs.down, "status": verbs.status}
-    if verb not in handlers:
-        raise ValueError(f"cluster: no verb {verb!r}; one of {', '.join(handlers)}")
-    return handlers[verb](rest)
 
 
 def wants_help(arguments: Sequence[str]) -> bool:

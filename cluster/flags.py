@@ -32,8 +32,16 @@ def read_flags(options: type[T], namespace: Namespace, prefix: str = "") -> T:
     return options(**{f.name: namespace[prefix + f.name] for f in dataclasses.fields(options)})
 
 
-def parse_plain(prog: str, arguments: Sequence[str], *options: type) -> tuple[Namespace | None, list[Any]]:
+def parse_plain(
+    prog: str, arguments: Sequence[str], *options: type, json: bool = True
+) -> tuple[Namespace | None, list[Any]]:
     """The command line of a verb without a workload.
+
+    Args:
+        prog: The verb, as help shows it.
+        arguments: What follows it.
+        options: Dataclasses of its flags.
+        json: Whether it has the flag ``--json``.
 
     Returns:
         All flags, ``json`` among them, and the dataclasses; None and nothing after printing help.
@@ -42,7 +50,8 @@ def parse_plain(prog: str, arguments: Sequence[str], *options: type) -> tuple[Na
         ValueError: A flag is unknown, or a value wrong; one line.
     """
     parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
+    if json:
+        parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
     for cls in options:
         add_flags(parser, cls)
     if any(argument in ("-h", "--help") for argument in arguments):
