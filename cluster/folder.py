@@ -129,7 +129,7 @@ class Folder:
         return sorted(e["name"].rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory")
 
     def remove(self, name: str, first: str | None = None) -> None:
-        """Remove the folder or file ``name`` in this one, if it is there; of a folder the file ``first`` before others."""
+        """Remove the folder or file ``name`` in this one, if it is there; of a folder its file ``first`` at first."""
         if first:
             self.fs.rm_file(f"{self.path}/{name}/{first}")
         self.fs.rm(f"{self.path}/{name}", recursive=True)

@@ -126,7 +126,7 @@ def _told(what: str, error: BaseException, attempts: int, seconds: float) -> Sto
         tried = f"tried {attempts} times in {seconds:.0f} s; the same command goes on once the storage answers"
         return StorageError(f"storage: cannot {what}: {reason} ({tried})")
     denied = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
-    mend = "; check the credentials in the environment and their rights" if denied else ""
+    mend = "; check its rights, and the credentials in the environment" if denied else ""
     return StorageError(f"storage: cannot {what}: {reason}{mend}", refused=denied)
 
 

@@ -72,7 +72,7 @@ def run_tuner(
             analysis = tune.run(
                 tune.with_resources(tune.with_parameters(trainable, sweep=sweep), _resources(sweep)),
                 name=TUNE,
-                storage_path=str(run.folder),
+                **run.folder.for_ray(),
                 scheduler=_scheduler(sweep, run, ledger, builder, slots),
                 stop=Budget(budget - ledger.elapsed()) if budget else None,
                 callbacks=[board],

@@ -44,16 +44,17 @@ class Writer:
         if pending is not None:
             pending.result()
 
-    def finish(self) -> None:
-        """Wait, and write once more what failed last.
+    def finish(self, *kinds: str) -> None:
+        """Wait, and write once more what failed last of these kinds.
 
         Raises:
             OSError: It failed again: the final state is not stored.
         """
         self.wait()
-        for kind, task in list(self.failed.items()):
-            task()
-            del self.failed[kind]
+        for kind in kinds:
+            if kind in self.failed:
+                self.failed[kind]()
+                del self.failed[kind]
 
     def close(self) -> None:
         """Wait for what is under way, and end."""
