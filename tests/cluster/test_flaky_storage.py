@@ -36,7 +36,7 @@ def test_a_run_trains_resumes_and_is_evaluated_with_a_fifth_of_all_calls_failing
     Flaky.behave(part=0.2, delay=0.005)
     assert train(storage, 2) == 0
     assert train(storage, 4) == 0
-    assert Flaky.faults > 10
+    assert Flaky.faults >= 5
     result = json.loads((tmp_path / "r" / "result.json").read_text())
     assert (result["status"], result["epochs"], result["storage_errors"]) == ("finished", 4, 0)
     assert result["storage_retries"] > 0
@@ -88,13 +88,13 @@ def test_storage_that_never_answers_is_given_up_within_the_bound(storage, capsys
 def test_two_seconds_of_latency_and_a_fifth_of_errors_do_not_stop_training(storage, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(retrying, "FIRST", 0.5)
     steady = ("--data.source", "breast_cancer", "--data.batch_size", "1", "--trainer.max_epochs")
-    main(["train", "mlp", *steady, "6", "--baselines", "false", "--name", "near", "--storage", str(tmp_path)])
+    main(["train", "mlp", *steady, "3", "--baselines", "false", "--name", "near", "--storage", str(tmp_path)])
     Flaky.behave(part=0.2, delay=2.0)
-    main(["train", "mlp", *steady, "6", "--baselines", "false", "--name", "far", "--storage", storage])
+    main(["train", "mlp", *steady, "3", "--baselines", "false", "--name", "far", "--storage", storage])
     near, far = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("near", "far"))
     with capsys.disabled():
         print(
-            f"\n{far['seconds'] / 6:.1f} s an epoch, {near['seconds'] / 6:.1f} s near; {far['storage_retries']} retries"
+            f"\n{far['seconds'] / 3:.1f} s an epoch, {near['seconds'] / 3:.1f} s near; {far['storage_retries']} retries"
         )
     assert (far["status"], far["storage_errors"], far["test"]) == ("finished", 0, near["test"])
 

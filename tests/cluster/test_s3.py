@@ -139,7 +139,7 @@ def test_credentials_are_neither_printed_nor_stored(killed):
 
 
 def test_a_missing_bucket_is_named_at_once_and_not_made():
-    with pytest.raises(ValueError, match="s3://nowhere/runs cannot be written .*bucket does not exist"):
+    with pytest.raises(ValueError, match=r"s3://nowhere/runs cannot be written .*bucket does not exist"):
         Folder("s3://nowhere/runs").make()
     assert not client().exists("nowhere")
 
