@@ -11,9 +11,8 @@ from workloads._extras import need
 
 PACKAGES = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}
 """Protocol of an object store to its package and the extra that brings it."""
-OPTIONS: dict[str, dict[str, Any]] = {protocol: {"config_kwargs": {"retries": {"max_attempts": 0}}}
-                                      for protocol in ("s3", "s3a")}  # fmt: skip
-"""What a client is told; attempts are made in :mod:`cluster.retrying`, and would multiply with the client's own."""
+ONE_ATTEMPT = {"config_kwargs": {"retries": {"max_attempts": 0}}}
+"""What s3fs is told: attempts are made in :mod:`cluster.retrying`, and would multiply with the client's own."""
 
 
 class Folder:
@@ -32,14 +31,15 @@ class Folder:
         from fsspec.core import url_to_fs
 
         protocol = uri.partition("://")[0] if "://" in uri else ""
-        self.is_object_store = protocol in PACKAGES
-        if self.is_object_store:
-            need(*PACKAGES[protocol])
+        package, extra = PACKAGES.get(protocol, ("", ""))
+        self.is_object_store = bool(package)
+        if package:
+            need(package, extra)
         try:
-            fs, self.path = url_to_fs(uri, **OPTIONS.get(protocol, {}))
+            fs, self.path = url_to_fs(uri, **(ONE_ATTEMPT if package == "s3fs" else {}))
         except (ValueError, ImportError) as error:
             raise ValueError(f"--storage {uri}: {' '.join(str(error).split())}") from None
-        if protocol in OPTIONS:
+        if package == "s3fs":
             fs.retries = 1
         self.fs = Storage(fs)
         self.is_local = fs.protocol == "file" or "file" in fs.protocol

@@ -212,14 +212,16 @@ def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
     began = time.monotonic()
 
     def beat() -> None:
-        folder.write(".lock", json.dumps({"owner": mine, "time": time.time()}).encode())
+        told = {"owner": mine, "time": time.time(), "process": os.getpid(), "place": _place()}
+        folder.write(".lock", json.dumps(told).encode())
 
     def other() -> str | None:
         try:
             held = json.loads(folder.read(".lock"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine
+        ended = _place() and held.get("place") == _place() and not os.path.exists(f"/proc/{held['process']}")
+        alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine and not ended
         return held["owner"] if alive else None
 
     def refuse_other() -> None:
@@ -249,6 +251,16 @@ def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
         thread.join()
         with suppress(OSError):  # it expires by itself
             folder.remove(".lock")
+
+
+def _place() -> str | None:
+    """Where a process's number means this process; None where that cannot be told."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()} " + os.readlink(
+            "/proc/self/ns/pid"
+        )
+    except OSError:
+        return None
 
 
 def _owner() -> str:
