@@ -5,8 +5,9 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,7 @@ class Checkpoints:
 
     def __init__(self, folder: Folder, mode: Literal["min", "max"], keep: int = 1, span: int = 0) -> None:
         self.folder, self.mode, self.keep, self.span = folder, mode, keep, span
+        self.known: dict[str, Checkpoint] = {}  # spares pruning a look at each manifest after each save
 
     @staticmethod
     def name_of(step: int) -> str:
@@ -74,11 +76,32 @@ class Checkpoints:
 
     def commit(self, staged: Path, *, epoch: int, step: int, score: float | None) -> Checkpoint:
         """Commit the files in ``staged``, then drop what need not be kept."""
-        files = {file.name: (file.stat().st_size, sha256(file)) for file in staged.iterdir()}
+        checkpoint = self._commit(staged, epoch, step, score)
+        self.prune()
+        return checkpoint
+
+    def deferred(self, staged: Path, *, epoch: int, step: int, score: float | None) -> Callable[[], None]:
+        """Something that commits the files in ``staged`` when it is called, again if it failed.
+
+        The files are its own: they go when it does.
+        """
+        held = staged.with_name(f"{staged.name}-held")
+        staged.rename(held)
+
+        def commit() -> None:
+            self._commit(held, epoch, step, score)
+
+        weakref.finalize(commit, shutil.rmtree, held, ignore_errors=True)
+        return commit
+
+    def _commit(self, staged: Path, epoch: int, step: int, score: float | None) -> Checkpoint:
+        names = sorted(file.name for file in staged.iterdir() if file.name != MANIFEST)
+        files = {name: ((staged / name).stat().st_size, sha256(staged / name)) for name in names}
         checkpoint = Checkpoint(self.name_of(step), epoch, step, score, files)
         (staged / MANIFEST).write_text(json.dumps(asdict(checkpoint), indent=1))
+        self.known.pop(checkpoint.name, None)
         self.folder.commit(staged, checkpoint.name, last=MANIFEST)
-        self.prune()
+        self.known[checkpoint.name] = checkpoint
         return checkpoint
 
     def take_over(self, other: "Checkpoints", step: int) -> None:
@@ -86,10 +109,10 @@ class Checkpoints:
         names = [c.name for c in other.committed() if c.step <= step]
         assert names and names[-1] == self.name_of(step), f"{other.folder} has no checkpoint of step {step}"
         taken = Folder(f"{self.folder}.taken")
-        taken.fs.makedirs(taken.path, exist_ok=True)
+        taken.create()
         for name in names:
             other.folder.copy(name, taken, last=MANIFEST)
-        self.folder.replace_by(taken)
+        self.folder.replace_by(taken, last=MANIFEST)
 
     def committed(self) -> list[Checkpoint]:
         """All with a readable manifest, oldest first. Their files are not looked at: see :meth:`open`."""
@@ -98,7 +121,10 @@ class Checkpoints:
 
     def ranked(self) -> list[Checkpoint]:
         """Those with a score, best first; the earlier of two equals."""
-        scored = [c for c in self.committed() if c.score is not None]
+        return self._ranked(self.committed())
+
+    def _ranked(self, committed: list[Checkpoint]) -> list[Checkpoint]:
+        scored = [c for c in committed if c.score is not None]
         return sorted(scored, key=lambda c: c.score if self.mode == "min" else -c.score)
 
     @contextmanager
@@ -118,12 +144,15 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Drop all but the best ``keep``, the last two and those of the last ``span`` epochs, and whatever is torn."""
-        committed = self.committed()
-        kept = {c.name for c in committed[-2:]} | {c.name for c in self.ranked()[: self.keep]}
+        names = [name for name in self.folder.folders() if name.startswith("step-")]
+        found = {name: self.known.get(name) or self._manifest(name) for name in names}
+        self.known = {name: c for name, c in found.items() if isinstance(c, Checkpoint)}
+        committed = sorted(self.known.values(), key=lambda c: c.step)
+        kept = {c.name for c in committed[-2:]} | {c.name for c in self._ranked(committed)[: self.keep]}
         kept |= {c.name for c in committed if self.span and c.epoch >= committed[-1].epoch - self.span}
-        for name in self.folder.folders():
-            if name.startswith("step-") and name not in kept:
-                self.folder.remove(name)
+        for name in names:
+            if name not in kept:
+                self.folder.remove(name, first=MANIFEST)
 
     def _manifest(self, name: str) -> Checkpoint | str:
         """The manifest of a checkpoint, or what is wrong with it."""
@@ -148,7 +177,8 @@ class Checkpoints:
                         path = self.folder.local / name
                     else:
                         path = Path(scratch) / name
-                        self.folder.fetch(name, path)
+                        with suppress(FileNotFoundError):  # dropped just now by a run that goes on; then it is damaged
+                            self.folder.fetch(name, path)
                     fault = damage(checkpoint, path)
                     if fault is None:
                         yield checkpoint, path

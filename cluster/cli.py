@@ -11,6 +11,7 @@ from typing import Any
 
 import workloads
 from cluster import console
+from cluster.retrying import StorageError
 
 VERBS = {
     "list": ("", "the workloads: task, architecture, data, metric, measured result"),
@@ -41,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"raydeck: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except StorageError as error:
+        if os.environ.get("RAYDECK_TRACEBACK"):
+            traceback.print_exc()
+        print(f"raydeck: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if error.refused else 1
     except KeyboardInterrupt:
         print("raydeck: interrupted; the last checkpoint stands", file=sys.stderr)
         return 130

@@ -10,7 +10,9 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from cluster import console
 from cluster.folder import Folder
+from cluster.retrying import StorageError
 from cluster.spaces import Point
 
 Status = Literal["waiting", "running", "paused", "finished", "stopped early", "out of time", "failed"]
@@ -87,10 +89,13 @@ class Ledger:
         """Take up a trial, or what has become of it, and write it down."""
         self.records[record.trial] = record
         folder = self.folder / record.trial
-        folder.fs.makedirs(folder.path, exist_ok=True)
-        folder.write("trial.json", json.dumps(asdict(record), indent=1).encode())
-        if record.ended:
-            self._keep_to_budget()
+        try:
+            folder.create()
+            folder.write("trial.json", json.dumps(asdict(record), indent=1).encode())
+            if record.ended:
+                self._keep_to_budget()
+        except StorageError as error:  # trials go on; what is not written here is done again by a later start
+            console.warn(f"trial {record.trial} is not written down: {error}")
 
     def ranked(self) -> list[Record]:
         """Those with a score, best first; those with all their seeds before those that were stopped early."""

@@ -4,7 +4,9 @@ import csv
 import io
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as L
@@ -14,9 +16,13 @@ from cluster import console
 from cluster.checkpoints import WEIGHTS, Checkpoints
 from cluster.folder import Folder
 from cluster.placement import Saving
+from cluster.retrying import retries
 from cluster.session import Session, Stopped
+from cluster.writing import Writer
 from workloads._spec import Config
 
+CHECKPOINT, METRICS = "checkpoint", "metrics.csv"
+"""Kinds of what is saved, without the last of which a run has not ended well."""
 AGREE_EVERY = 10
 """Batches between the ranks' agreement on saving or stopping: it is a collective operation, so not for every batch."""
 
@@ -44,6 +50,8 @@ class Recorder(L.Callback):
     ) -> None:
         self.folder, self.checkpoints, self.monitor = folder, checkpoints, monitor
         self.saving, self.session, self.config = saving, session, config
+        self.writer = Writer(background=not folder.is_local)
+        self.retries_before = retries()
         self.altered = False
         self.history: list[dict[str, float | int]] = []
         self.seconds, self.examples = 0.0, 0
@@ -139,11 +147,12 @@ class Recorder(L.Callback):
                 "lower --model.lr or set --trainer.gradient_clip_val, and look at the data"
             )
         score = row.get(self.monitor)
-        self._save(trainer, trainer.current_epoch + 1, score)
-        if trainer.is_global_zero:
-            self.folder.write("metrics.csv", as_csv(self.history).encode())
+        table = as_csv(self.history).encode()
+        self._save(trainer, trainer.current_epoch + 1, score, (METRICS, partial(self.folder.write, METRICS, table)))
         self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s")
         num_parameters = sum(p.numel() for p in pl_module.parameters())
+        if not self.session.final:
+            self.writer.wait()  # a sweep may take this epoch's checkpoint over as soon as it hears of it
         self.session.report(row, {**(self.best_row() or {}), "num_parameters": num_parameters})
         self._stop_if(self._agree(trainer)[1])
 
@@ -155,6 +164,20 @@ class Recorder(L.Callback):
             self.seconds = self._elapsed()
             self.progress.close()
             self.progress = None
+        self.writer.close()
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """See to it that the final state is stored; on every rank, as none reads it before.
+
+        Raises:
+            OSError: It cannot be stored.
+        """
+        self.writer.finish(CHECKPOINT, METRICS)
+        trainer.strategy.barrier()
+
+    def storage(self) -> dict[str, int]:
+        """What ``result.json`` says of the storage: saves that failed, and operations that were tried again."""
+        return {"storage_errors": self.writer.errors.total(), "storage_retries": retries() - self.retries_before}
 
     def rate(self) -> float:
         """Examples per second of training since this start, validation and saving included."""
@@ -187,7 +210,7 @@ class Recorder(L.Callback):
 
     def _agree(self, trainer: L.Trainer) -> tuple[bool, int]:
         """Whether to save, and the signal that asks to stop or 0: the same answer on every rank."""
-        due = time.monotonic() - self.saved > 60 * self.saving.every_minutes
+        due = time.monotonic() - self.saved > 60 * self.saving.every_minutes and not self.writer.busy
         signum = self.session.asked_to_stop()
         if trainer.world_size == 1:
             return due, signum
@@ -195,18 +218,20 @@ class Recorder(L.Callback):
         torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
         return bool(asked[0]), int(asked[1])
 
-    def _save(self, trainer: L.Trainer, epoch: int, score: float | None) -> None:
-        """Save and commit; on every rank, since gathering the state and the barrier after it need all."""
+    def _save(self, trainer: L.Trainer, epoch: int, score: float | None, *more: tuple[str, Callable[[], None]]) -> None:
+        """Save, and have it committed and ``more`` written; on every rank, as the state is gathered from all."""
         zero = trainer.is_global_zero
         with self.checkpoints.staging() if zero else nullcontext() as staged:
             trainer.save_checkpoint(staged / WEIGHTS if zero else WEIGHTS)
             if zero:
                 finite = score if score is not None and math.isfinite(score) else None
-                self.checkpoints.commit(staged, epoch=epoch, step=trainer.global_step, score=finite)
+                commit = self.checkpoints.deferred(staged, epoch=epoch, step=trainer.global_step, score=finite)
+                self.writer.put((CHECKPOINT, commit), ("removal of old checkpoints", self.checkpoints.prune), *more)
         self.saved = time.monotonic()
 
     def _stop_if(self, signum: int) -> None:
         if signum:
+            self.writer.finish(CHECKPOINT, METRICS)
             raise Stopped(signum)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -209,16 +209,19 @@ def _within(seconds: float, done: Callable[[], bool]) -> bool:
 @contextmanager
 def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
     mine = f"{_owner()} {os.urandom(4).hex()}"
+    began = time.monotonic()
 
     def beat() -> None:
-        folder.write(".lock", json.dumps({"owner": mine, "time": time.time()}).encode())
+        told = {"owner": mine, "time": time.time(), "process": os.getpid(), "place": _place()}
+        folder.write(".lock", json.dumps(told).encode())
 
     def other() -> str | None:
         try:
             held = json.loads(folder.read(".lock"))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine
+        ended = _place() and held.get("place") == _place() and not os.path.exists(f"/proc/{held['process']}")
+        alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine and not ended
         return held["owner"] if alive else None
 
     def refuse_other() -> None:
@@ -228,13 +231,16 @@ def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
     _within(patience, lambda: other() is None)
     refuse_other()
     beat()
-    time.sleep(0.5)  # an object store has no exclusive create: of two at once, the later write stays
+    # Not every store has an exclusive create: of two at once, the later write stays. It is later by no more than what
+    # the other took for a look and a write.
+    time.sleep(max(0.5, 2 * (time.monotonic() - began)))
     refuse_other()
     stop = threading.Event()
 
     def go_on() -> None:
         while not stop.wait(HEARTBEAT):
-            beat()
+            with suppress(OSError):  # the next may succeed; a lock is void only after three
+                beat()
 
     thread = threading.Thread(target=go_on, daemon=True)
     thread.start()
@@ -243,8 +249,18 @@ def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        if folder.exists(".lock"):
-            folder.fs.rm_file(f"{folder.path}/.lock")
+        with suppress(OSError):  # it expires by itself
+            folder.remove(".lock")
+
+
+def _place() -> str | None:
+    """Where a process's number means this process; None where that cannot be told."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()} " + os.readlink(
+            "/proc/self/ns/pid"
+        )
+    except OSError:
+        return None
 
 
 def _owner() -> str:

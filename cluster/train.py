@@ -4,7 +4,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from cluster import console, preflight
 from cluster.access import address_of, check_access
 from cluster.folder import Folder
 from cluster.placement import Placement
+from cluster.retrying import StorageError
 from cluster.runs import Run
 from cluster.session import LocalSession, Session, Stopped, catch_signals, ddp_options
 from cluster.worker import Job, fit
@@ -44,8 +45,8 @@ def train(job: Job) -> dict[str, Any]:
         except Stopped:
             run.write_result(status="stopped")
             raise
-        except ValueError:
-            raise  # a mistake of the user's, not a failure of the run
+        except (ValueError, StorageError):
+            raise  # a mistake of the user's, not a failure of the run; or there is nowhere to write it down
         except Exception as error:
             run.write_result(status="failed", error=f"{type(error).__name__}: {error}")
             raise
@@ -156,9 +157,10 @@ class TrainSession(Session):
 
         def watch() -> None:
             while not self.done.wait(1.0):
-                if self.run.folder.exists(STOP):
-                    self.signum = int(self.run.folder.read(STOP))
-                    return
+                with suppress(OSError):  # storage that fails now may answer in a second
+                    if self.run.folder.exists(STOP):
+                        self.signum = int(self.run.folder.read(STOP))
+                        return
 
         thread = threading.Thread(target=watch, daemon=True)
         if rank == 0:
@@ -246,7 +248,7 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=f"{job.directory}/.ray",
+            **(Folder(job.directory) / ".ray").for_ray(),
             # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
             failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=0),
         ),
@@ -315,10 +317,11 @@ def _following(run: Run) -> Iterator[None]:
         finished = False
         while not finished:
             finished = done.wait(1.0)
-            history = run.history()
-            for row in history[shown:]:
-                console.say(console.epoch(row))
-            shown = max(shown, len(history))
+            with suppress(OSError):
+                history = run.history()
+                for row in history[shown:]:
+                    console.say(console.epoch(row))
+                shown = max(shown, len(history))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

@@ -73,7 +73,7 @@ def run_tuner(
             tune.run(
                 tune.with_resources(trainable(function, sweep), _resources(sweep)),
                 name=TUNE,
-                storage_path=str(run.folder),
+                **run.folder.for_ray(),
                 scheduler=_scheduler(sweep, run, ledger, builder, slots),
                 stop=Budget(budget - ledger.elapsed()) if budget else None,
                 callbacks=[board],

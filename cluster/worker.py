@@ -95,6 +95,7 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
             if found and session.shows_progress and trainer.is_global_zero:
                 console.say(f"going on from epoch {found[0].epoch}, step {found[0].step} ({run.folder.short()})")
             trainer.fit(model, datamodule=data, ckpt_path=found and found[1] / WEIGHTS, weights_only=True)
+        recorder.finish(trainer)
         values = summary(trainer, model, recorder, workload)
         if session.final:
             values |= examine(trainer, model, run, workload, job)
@@ -142,6 +143,7 @@ def summary(trainer: L.Trainer, model: L.LightningModule, recorder: Recorder, wo
         "seconds": round(recorder.seconds, 3),
         "examples_per_second": round(recorder.examples / recorder.seconds, 1) if recorder.seconds else 0.0,
         "world_size": trainer.world_size,
+        **recorder.storage(),
     }
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without a cluster in it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    return kept | {"PYTHONPATH": str(ROOT), **extra}
+    return kept | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]), **extra}
 
 
 class Raydeck:

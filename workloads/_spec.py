@@ -113,14 +113,14 @@ class Workload:
             raise ValueError(f"no key {key!r}" + (f"; did you mean {near!r}?" if near else ""))
 
     def read(self, path: str) -> Overrides:
-        """Read a layer from a YAML file, as ``raydeck show`` prints it.
+        """Read a layer from a YAML file, a path or a URI, as ``raydeck show`` prints it.
 
         Raises:
             ValueError: No such file, not YAML, or the config of another workload.
         """
         try:
-            layer = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            layer = yaml.safe_load(_text(path))
+        except (OSError, ImportError, UnicodeDecodeError) as error:
             raise ValueError(f"--config {path}: cannot be read ({error})") from None
         except yaml.YAMLError as error:
             raise ValueError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from None
@@ -224,3 +224,12 @@ def wrong_value(key: str, value: Any, kind: Any) -> str:
         name = getattr(kind, "__name__", str(kind))
         expected = names.get(name, str(kind).replace("NoneType", "null"))
     return f"{key}: expected {expected}, got {value!r}"
+
+
+def _text(path: str) -> str:
+    if "://" not in path:
+        return Path(path).read_text(encoding="utf-8")
+    import fsspec
+
+    with fsspec.open(path, encoding="utf-8", mode="r") as file:
+        return file.read()
