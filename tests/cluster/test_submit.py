@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -262,7 +263,9 @@ def test_job_runs_what_was_sent_and_its_log_is_followed(head, project, monkeypat
     assert asyncio.run(_show_log(client, job, 50)) == (len(told.out), True)  # as after a lost connection
     assert capfd.readouterr().out == told.out[50:]
     details = client.get_job_info(job)
-    assert details.metadata.items() >= {"verb": "train", "workload": "mlp", "raydeck_version": "0.1.0"}.items()
+    assert (
+        details.metadata.items() >= {"verb": "train", "workload": "mlp", "raydeck_version": version("raydeck")}.items()
+    )
     assert token.read_text() not in f"{details} {told}"
     assert str(token) not in f"{details}"
 
