@@ -1,7 +1,7 @@
 """A sweep: many runs of one workload, whose settings are chosen from the workload's space."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from cluster.runs import Run, check_name, default_name
 from cluster.session import Stopped
 from cluster.spaces import Point
 from cluster.train import connected, place, refuse_excess
-from cluster.trial import Sweep
+from cluster.trial import Sweep, train_trial
 from cluster.tuning import run_tuner
 from cluster.worker import Job
 from workloads._machine import inspect
@@ -108,8 +108,12 @@ def objectives_of(search: Search, workload: Workload) -> dict[str, str]:
     return found
 
 
-def tune(sweep: Sweep) -> dict[str, Any]:
+def tune(sweep: Sweep, function: Callable[..., None] = train_trial) -> dict[str, Any]:
     """Do a sweep, or go on with it.
+
+    Args:
+        sweep: What to do.
+        function: What a trial runs.
 
     Returns:
         Its ``result.json``.
@@ -137,7 +141,7 @@ def tune(sweep: Sweep) -> dict[str, Any]:
             run.folder.make()
             run.folder.write("config.yaml", workload.to_yaml(config).encode())
             run.write_result(workload=workload.name, status="running")
-            signum = run_tuner(sweep, run, ledger, builder, points, room)
+            signum = run_tuner(sweep, run, ledger, builder, points, room, function)
         outcome.write(run, sweep, ledger)
         if signum:
             run.write_result(status="stopped")

@@ -23,7 +23,7 @@ from cluster.recorder import as_csv
 from cluster.runs import Run
 from cluster.schedulers import Population, explorer, stopping
 from cluster.spaces import Point
-from cluster.trial import Sweep, train_trial, trainable
+from cluster.trial import Sweep, trainable
 
 TUNE = ".tune"
 """Tune's own folder in a sweep's: needed while it runs, and removed afterwards."""
@@ -46,7 +46,7 @@ def run_tuner(
     builder: Builder,
     points: dict[str, Point] | None,
     slots: int,
-    function: Callable[..., None] = train_trial,
+    function: Callable[..., None],
 ) -> int:
     """Run those trials of a sweep that have not ended.
 

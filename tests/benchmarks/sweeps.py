@@ -137,7 +137,7 @@ def idle(count: int) -> dict[str, float]:
 
     def watched(*given) -> int:
         before, began = resident(), time.monotonic()
-        signum = run_tuner(*given, function=nothing)
+        signum = run_tuner(*given)
         seconds = (time.monotonic() - began) / count
         measured.update(seconds=seconds, memory=(resident() - before) / 2**20, peak=peak())
         return signum
@@ -146,7 +146,7 @@ def idle(count: int) -> dict[str, float]:
     sweeps.run_tuner = watched
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        sweeps.tune(sweep(folder, "--trials", str(count), "--max-epochs", "1"))
+        sweeps.tune(sweep(folder, "--trials", str(count), "--max-epochs", "1"), nothing)
         measured["whole"] = (time.monotonic() - began) / count
     return measured
 

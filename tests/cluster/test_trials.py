@@ -15,7 +15,6 @@ from cluster.folder import Folder
 from cluster.runs import Run
 from cluster.session import LocalSession
 from cluster.sweep import parse, tune
-from cluster.tuning import run_tuner
 from cluster.worker import fit
 
 pytestmark = [
@@ -95,6 +94,7 @@ def test_pbt_takes_over_the_donor_s_weights_and_trains_on_with_the_altered_setti
     assert compared >= 1
 
 
+@pytest.mark.slow
 def test_asha_stops_a_trial_with_two_workers_and_the_next_one_finds_the_cpus(tmp_path):
     result = tune(
         sweep(
@@ -142,7 +142,7 @@ def test_a_score_is_the_mean_over_seeds_and_best_yaml_repeats_each(tmp_path):
     assert alone["monitor"]["best"] == losses[2]
 
 
-def test_nothing_leaks_from_trial_to_trial_over_fifty_in_one_actor(tmp_path, monkeypatch):
+def test_nothing_leaks_from_trial_to_trial_over_fifty_in_one_actor(tmp_path):
     facts = tmp_path / "facts.jsonl"
 
     def watched(config, sweep):
@@ -169,9 +169,8 @@ def test_nothing_leaks_from_trial_to_trial_over_fifty_in_one_actor(tmp_path, mon
         with facts.open("a") as file:
             file.write(json.dumps(told) + "\n")
 
-    monkeypatch.setattr("cluster.sweep.run_tuner", lambda *given: run_with(watched, *given))
     flags = ("--trials", "50", "--max-epochs", "2", "--scheduler", "fifo", "--concurrent", "1")
-    tune(sweep(tmp_path, *flags, "--space.model.optimizer", "adamw"))
+    tune(sweep(tmp_path, *flags, "--space.model.optimizer", "adamw"), watched)
     told = [json.loads(line) for line in facts.read_text().splitlines()]
     assert len(told) == 50 and len({fact["pid"] for fact in told}) == 1
     early, late = told[9], told[49]
@@ -188,7 +187,3 @@ def test_nothing_leaks_from_trial_to_trial_over_fifty_in_one_actor(tmp_path, mon
         for folder in (trial, tmp_path / "alone")
     )
     assert mine == theirs
-
-
-def run_with(function, *given):
-    return run_tuner(*given, function=function)
