@@ -91,7 +91,7 @@ def use_token(address: str) -> None:
     Raises:
         ValueError: There is no token.
     """
-    from cluster.submit import find_token
+    from cluster.dashboard import find_token
 
     if find_token() is None:
         raise ValueError(

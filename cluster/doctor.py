@@ -122,7 +122,7 @@ def package(project: Path) -> Finding:
 
 def token() -> list[Finding]:
     """The token that is used from here, and who else may read its file."""
-    from cluster.submit import find_token
+    from cluster.dashboard import find_token
 
     try:
         if find_token() is None:

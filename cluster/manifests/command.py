@@ -110,7 +110,7 @@ def parse(verb: str, arguments: Sequence[str]) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         if verb == "train":
             return parse_train("train", elsewhere)[0]
-        return parse_tune(elsewhere).job
+        return parse_tune(elsewhere)[0].job
 
 
 def unrolled(job: Any, flags: dict[str, str]) -> list[str]:

@@ -375,7 +375,7 @@ def test_no_nonsense_breaks_the_check_itself(request, monkeypatch, kind, value):
         (["none.yaml"], "none.yaml: cannot be read"),
         (["other.yaml"], "neither a RayJob alone"),
         (["--crds", "x"], "expected the FILE first"),
-        (["other.yaml", "--crd", "x"], "did you mean '--crds'?"),
+        (["other.yaml", "--crd", "x"], "did you mean --crds?"),
         (["job.yaml", "--crds", "nowhere"], "holds no definition"),
         (["job.yaml", "--crds", "torn"], "holds no definition"),
     ],

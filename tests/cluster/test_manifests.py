@@ -228,7 +228,7 @@ STORED = ["--", "train", "mlp", "--storage", "s3://b/r"]
     ("arguments", "said"),
     [
         (["kuberai"], "did you mean 'kuberay'?"),
-        (["kuberay", "--image", IMAGE, "--wokers", "2", *STORED], "did you mean '--workers'?"),
+        (["kuberay", "--image", IMAGE, "--wokers", "2", *STORED], "did you mean --workers?"),
         (["kuberay", "--image", IMAGE, "--workers", "two", *STORED], "--workers: expected a whole number, got 'two'"),
         (["kuberay", "--image", IMAGE, "--workers", "0", *STORED], "--workers: expected at least 1"),
         (["kuberay", "--image", IMAGE], "expected `-- train NAME [flags]`"),

@@ -186,6 +186,7 @@ def test_interrupt_leaves_the_job_and_a_stopped_one_says_so(head, project, monke
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_trains_on_the_cluster(head, tmp_path):
     address, token = head
     environment = os.environ | {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_ADDRESS": address}

@@ -116,7 +116,7 @@ def test_a_failing_trial_is_recorded_with_its_reason_and_the_others_go_on(raydec
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("retries", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, tmp_path, retries):
     process = raydeck.start(
         *SWEEP, "--name", "s", "--trials", "2", "--max-epochs", "300", "--max-failures", str(retries)

@@ -60,7 +60,7 @@ ONE_NETWORK = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("workers", "trials"), [(1, 4), (2, 2)])
+@pytest.mark.parametrize(("workers", "trials"), [(1, 4), pytest.param(2, 2, marks=pytest.mark.slow)])
 def test_pbt_takes_over_the_donor_s_weights_and_trains_on_with_the_altered_settings(tmp_path, workers, trials):
     # With this seed the second rate is a hundredth of the first: the second trial takes over from it.
     flags = ("--trials", str(trials), "--max-epochs", "6", "--scheduler", "pbt", "--perturb-every", "3",
