@@ -12,6 +12,7 @@ from cluster import console
 from cluster.placement import Placement
 
 ANSWER_SECONDS = 5
+OPEN = "is open to everybody who reaches it (no token)"
 
 
 def address_of(placement: Placement) -> str:
@@ -42,12 +43,18 @@ def check_access(address: str, insecure: bool) -> None:
             raise ValueError(
                 f"no Ray cluster answers at {address}; check host and port (mostly 6379), and that it is up"
             )
-        fault = "is open to everybody who reaches it (no token)"
+        fault = OPEN
+    accept_risk(address, fault, insecure, "start it with RAY_AUTH_MODE=token and join it by HOST:PORT")
+
+
+def accept_risk(address: str, fault: str, insecure: bool, mend: str) -> None:
+    """Warn loudly of a cluster that lets everybody in, or may do so.
+
+    Raises:
+        ValueError: ``insecure`` does not accept it; names the mend.
+    """
     if not insecure:
-        raise ValueError(
-            f"the cluster at {address} {fault}; start it with RAY_AUTH_MODE=token and join it by HOST:PORT, or accept "
-            "the risk with --insecure"
-        )
+        raise ValueError(f"the cluster at {address} {fault}; {mend}, or accept the risk with --insecure")
     console.warn(
         f"THE CLUSTER AT {address} {fault.upper()}: anybody on its network can run code on it, read your data and "
         "change your results; joined because of --insecure"

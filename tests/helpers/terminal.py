@@ -17,9 +17,8 @@ def run(command, **options):
                 sent += part
         finally:
             os.close(ours)  # which ends the command, should it still run
-    return started.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent.decode(errors="replace")).replace(
-        "\r\n", "\n"
-    )
+    text = sent.decode(errors="replace").replace("\r", "\n")
+    return started.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def _read(terminal):
