@@ -100,11 +100,16 @@ def find_token() -> str | None:
         try:
             token = path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"RAY_AUTH_TOKEN_PATH {path}: no token can be read ({type(error).__name__})") from None
+            raise ValueError(
+                f"RAY_AUTH_TOKEN_PATH {path}: no token can be read ({type(error).__name__}); name the file that "
+                "holds the cluster's token"
+            ) from None
     if not token and mode == "token":
-        raise ValueError("RAY_AUTH_MODE=token, and no token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file")
+        raise ValueError("RAY_AUTH_MODE=token, and no token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file")
     if not re.fullmatch(r"[!-~]*", token):  # a header cannot carry it, and the library's own message would show it
-        raise ValueError("RAY_AUTH_TOKEN or its file holds more than one word; a token has no spaces or line breaks")
+        raise ValueError(
+            "RAY_AUTH_TOKEN or its file holds more than one word; give the token alone: it has no spaces or line breaks"
+        )
     return token or None
 
 

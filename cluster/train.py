@@ -228,7 +228,6 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
         preflight.wait_for_room(placed)
         with worker_console.shown(run.folder) as speaker, catch_signals(ask_to_stop):
             _run_trainer(job, run, partial(TrainSession, speaker=speaker))
-    run.folder.remove(".ray")
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()
         run.folder.remove(FAULT)
@@ -248,6 +247,7 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
         name: What Ray calls it.
         make_session: Makes each worker's session.
     """
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -263,7 +263,9 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
         ),
         run_config=RunConfig(
             name=name,
-            **(Folder(job.directory) / ".ray").for_ray(),
+            # On this node, whatever the run's storage: Ray is given no checkpoint, so that what it keeps is of no use,
+            # and a call of its own to a storage that fails now and then would end the run.
+            storage_path=f"{ray._private.worker._global_node.get_session_dir_path()}/raydeck",
             # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
             failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=0),
         ),

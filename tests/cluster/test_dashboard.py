@@ -75,7 +75,7 @@ def test_refuses_what_is_no_token_without_showing_it(monkeypatch, tmp_path):
         find_token()
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with pytest.raises(ValueError, match="RAY_AUTH_MODE=token, and no token: set RAY_AUTH_TOKEN"):
+    with pytest.raises(ValueError, match="RAY_AUTH_MODE=token, and no token; set RAY_AUTH_TOKEN"):
         find_token()
 
 
