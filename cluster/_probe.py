@@ -3,6 +3,7 @@ nothing but the standard library is imported before it is needed.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 PACKAGES = ("cluster", "lightning_modules", "tune_spaces", "workloads")
@@ -84,14 +85,28 @@ def visit(node: str, storage: str) -> str:
 
     try:
         fs, path = url_to_fs(storage)
-        if fs.cat_file(f"{path}/driver").decode() != os.path.basename(path):
+        if patiently(lambda: fs.cat_file(f"{path}/driver")).decode() != os.path.basename(path):
             return "holds another file than the driver wrote"
     except FileNotFoundError:
         return "does not see what the driver wrote"
     except Exception as error:  # whatever a filesystem raises is the answer
         return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     try:
-        fs.pipe_file(f"{path}/{node}", node.encode())
+        patiently(lambda: fs.pipe_file(f"{path}/{node}", node.encode()))
     except Exception as error:
         return f"cannot be written ({getattr(error, 'strerror', None) or ' '.join(str(error).split())[:120]})"
     return ""
+
+
+def patiently(call: Callable[[], Any]) -> Any:
+    """The answer of a storage that may fail for a moment, within some 8 s; `cluster.retrying` may not be there."""
+    import time
+
+    for pause in (0.5, 1, 2, 4):
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception:
+            time.sleep(pause)
+    return call()

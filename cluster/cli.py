@@ -265,25 +265,15 @@ def predict(arguments: list[str]) -> int:
 
 def submit(arguments: list[str]) -> int:
     """``submit VERB NAME [flags]``: check the command here, then send it."""
-    from cluster.submit import read
+    from cluster.dashboard import Where
+    from cluster.submit import check, read
     from cluster.submit import submit as send
 
     options, sent = read(arguments)
-    verb, *inner = sent or [""]
-    run = None
-    if verb == "train" and inner:
-        job, _ = parse_train("train", inner)
-        run = job and job.directory
-    elif verb == "tune" and inner:
-        from cluster.sweep import parse
-
-        sweep, _ = parse(inner)
-        run = sweep and sweep.job.directory
-    elif wants_help(inner):
-        return dispatch([verb, "--help"])
-    if wants_help(inner):
-        return 0
-    return send(sent, address=options.address, run=run, wait=options.wait)
+    if wants_help(sent):
+        return dispatch(sent if sent[0] in ("train", "tune") else [*sent[:1], "--help"])
+    run = check(sent)
+    return send(sent, where=Where(options.address, options.insecure), run=run, wait=options.wait)
 
 
 def wants_help(arguments: Sequence[str]) -> bool:

@@ -2,18 +2,39 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+Kind = Literal["notice", "warning"]
+
+
+def to_stderr(kind: Kind, text: str) -> None:
+    print(f"warning: {text}" if kind == "warning" else text, file=sys.stderr, flush=True)
+
+
+_tell: Callable[[Kind, str], None] = to_stderr
 
 
 def say(text: str) -> None:
     """A notice."""
-    print(text, file=sys.stderr, flush=True)
+    _tell("notice", text)
 
 
 def warn(text: str) -> None:
     """Something that a person should look at."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    _tell("warning", text)
+
+
+@contextmanager
+def told_to(listener: Callable[[Kind, str], None]) -> Iterator[None]:
+    """Have notices and warnings told to ``listener``, while inside, where nobody reads this process's stderr."""
+    global _tell
+    before, _tell = _tell, listener
+    try:
+        yield
+    finally:
+        _tell = before
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -62,12 +83,12 @@ class Progress:
     """One live bar in a terminal; a plain line an epoch when redirected.
 
     Args:
-        total: Batches of the whole run.
+        total: Batches of the whole run; None as long as that is not known.
         done: Batches before this start.
         shown: False for workers that should be silent.
     """
 
-    def __init__(self, total: int, done: int, shown: bool) -> None:
+    def __init__(self, total: int | None, done: int, shown: bool) -> None:
         self.shown, self.live = shown, None
         self.updated = 0.0
         if shown and sys.stderr.isatty():
@@ -89,10 +110,10 @@ class Progress:
         """Whether a live bar wants an update: at most five a second, so that reading the loss costs nothing."""
         return self.live is not None and time.monotonic() - self.updated > 0.2
 
-    def step(self, done: int, text: str) -> None:
+    def step(self, done: int, text: str, total: int | None = None) -> None:
         if self.live is not None:
             self.updated = time.monotonic()
-            self.live.update(self.task, completed=done, description=text)
+            self.live.update(self.task, completed=done, description=text, total=total)
 
     def epoch(self, text: str) -> None:
         if self.live is not None:

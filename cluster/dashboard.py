@@ -7,13 +7,16 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cluster import console
+from cluster.access import OPEN, accept_risk
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -26,6 +29,28 @@ WAKE_SECONDS = 15
 
 class Asleep(ValueError):
     """Nothing answers that could take jobs, though it may in a moment."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which cluster, as a command line says it.
+
+    Args:
+        address: The flag --address; None if the environment names the cluster.
+        insecure: The flag --insecure: use it though it asks for no token.
+    """
+
+    address: str | None = None
+    insecure: bool = False
+
+    @property
+    def flags(self) -> str:
+        """What to add to another command, so that it is about the same cluster."""
+        return (f" --address {shlex.quote(self.address)}" if self.address else "") + " --insecure" * self.insecure
+
+    def connect(self) -> "JobSubmissionClient":
+        """A client; raises ValueError as :func:`resolve_address`, :func:`find_token` and :func:`connect` do."""
+        return connect(resolve_address(self.address), find_token(), self.insecure)
 
 
 def resolve_address(address: str | None) -> str:
@@ -75,25 +100,32 @@ def find_token() -> str | None:
         try:
             token = path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"RAY_AUTH_TOKEN_PATH {path}: no token can be read ({type(error).__name__})") from None
+            raise ValueError(
+                f"RAY_AUTH_TOKEN_PATH {path}: no token can be read ({type(error).__name__}); name the file that "
+                "holds the cluster's token"
+            ) from None
     if not token and mode == "token":
-        raise ValueError("RAY_AUTH_MODE=token, and no token: set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file")
+        raise ValueError("RAY_AUTH_MODE=token, and no token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to its file")
     if not re.fullmatch(r"[!-~]*", token):  # a header cannot carry it, and the library's own message would show it
-        raise ValueError("RAY_AUTH_TOKEN or its file holds more than one word; a token has no spaces or line breaks")
+        raise ValueError(
+            "RAY_AUTH_TOKEN or its file holds more than one word; give the token alone: it has no spaces or line breaks"
+        )
     return token or None
 
 
-def connect(url: str, token: str | None) -> "JobSubmissionClient":
+def connect(url: str, token: str | None, insecure: bool = False) -> "JobSubmissionClient":
     """A client of the jobs API at ``url``; waits a little for a cluster that has just been started.
 
     Raises:
-        ValueError: Nothing answers, something else does, or the token is missing or wrong.
+        ValueError: Nothing answers, something else does, the token is missing or wrong, or none is asked for and
+            ``insecure`` does not accept that.
     """
     import requests
     from ray.job_submission import JobSubmissionClient
 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    _wait_until_awake(url, headers)
+    if _wait_until_awake(url, headers):
+        accept_risk(url, OPEN, insecure, "start it with RAY_AUTH_MODE=token")
     for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{module}").setLevel(logging.WARNING)  # they tell of each upload and connection
     try:
@@ -103,8 +135,8 @@ def connect(url: str, token: str | None) -> "JobSubmissionClient":
         raise ValueError(f"{url}: {last_line(error)}") from None
 
 
-def _wait_until_awake(url: str, headers: dict[str, str]) -> None:
-    """Ask until the dashboard answers, or :data:`WAKE_SECONDS` are over."""
+def _wait_until_awake(url: str, headers: dict[str, str]) -> bool:
+    """Ask until the dashboard answers, or :data:`WAKE_SECONDS` are over; as :func:`_probe`."""
     deadline, told = time.monotonic() + WAKE_SECONDS, False
     while True:
         try:
@@ -118,12 +150,20 @@ def _wait_until_awake(url: str, headers: dict[str, str]) -> None:
         time.sleep(1)
 
 
-def _probe(url: str, headers: dict[str, str]) -> None:
-    """Ask for the dashboard's version, with a time limit, which Ray's client has none of."""
+def _probe(url: str, headers: dict[str, str]) -> bool:
+    """Ask for the dashboard's version, with a time limit, which Ray's client has none of.
+
+    Returns:
+        Whether it lets in who has no token. Only one that does not is sent the token.
+    """
     import requests
 
+    limits = (CONNECT_SECONDS, ANSWER_SECONDS)
     try:
-        answer = requests.get(f"{url}/api/version", headers=headers, timeout=(CONNECT_SECONDS, ANSWER_SECONDS))
+        answer = requests.get(f"{url}/api/version", timeout=limits)
+        guarded = answer.status_code in (401, 403)
+        if guarded and headers:
+            answer = requests.get(f"{url}/api/version", headers=headers, timeout=limits)
         found = answer.json() if answer.ok else {}
     except requests.exceptions.JSONDecodeError:
         found = {}
@@ -140,6 +180,7 @@ def _probe(url: str, headers: dict[str, str]) -> None:
         raise Asleep(f"no cluster answers at {url} (HTTP {answer.status_code}); check that it is up")
     if not isinstance(found, dict) or "ray_version" not in found:
         raise ValueError(f"{url} answers, but is no Ray dashboard (HTTP {answer.status_code}); its port is mostly 8265")
+    return not guarded
 
 
 def _unreachable(url: str, error: Exception) -> ValueError:

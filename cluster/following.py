@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-import shlex
 import time
 from typing import TYPE_CHECKING
 
 from cluster import console
+from cluster.dashboard import Where
 
 if TYPE_CHECKING:
     from ray.dashboard.modules.job.pydantic_models import JobDetails
@@ -22,17 +22,12 @@ ATTEMPTS = 10
 """Times in a row that the cluster may fail to answer, a few seconds apart, before a job is left to itself."""
 
 
-def again(form: str, address: str | None) -> str:
-    """The command ``raydeck jobs <form>`` for the same cluster.
-
-    Args:
-        form: What follows ``raydeck jobs``.
-        address: The --address that was given; None if the environment names the cluster.
-    """
-    return f"raydeck jobs {form}" + (f" --address {shlex.quote(address)}" if address else "")
+def again(form: str, where: Where) -> str:
+    """The command ``raydeck jobs <form>`` for the same cluster."""
+    return f"raydeck jobs {form}{where.flags}"
 
 
-def see_through(client: "JobSubmissionClient", job: str, address: str | None) -> int:
+def see_through(client: "JobSubmissionClient", job: str, where: Where) -> int:
     """Print a job's log until it ends; SIGINT leaves the job to the cluster and says how to come back to it.
 
     Returns:
@@ -42,11 +37,11 @@ def see_through(client: "JobSubmissionClient", job: str, address: str | None) ->
     try:
         ended = follow(client, job)
     except KeyboardInterrupt:
-        console.say(f"left job {job} to the cluster; follow it with: {again(f'logs {job} --follow', address)}")
-        console.say(f"stop it with: {again(f'stop {job}', address)}")
+        console.say(f"left job {job} to the cluster; follow it with: {again(f'logs {job} --follow', where)}")
+        console.say(f"stop it with: {again(f'stop {job}', where)}")
         return 130
     if ended is None:
-        told = again(f"status {job}", address)
+        told = again(f"status {job}", where)
         console.say(f"the cluster does not answer any more; ask for job {job} with: {told}")
         return 1
     return tell_end(ended)

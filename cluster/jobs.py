@@ -23,7 +23,10 @@ VERBS = {
     "stop": ("ID [--wait SECONDS] [--json]", "ask a job to stop, and wait until it has; a run saves first"),
 }
 
-WHERE = "All take --address http://HOST:8265, the cluster's dashboard; RAY_ADDRESS says the same."
+WHERE = (
+    "All take --address http://HOST:8265, the cluster's dashboard; RAY_ADDRESS says the same. --insecure accepts one "
+    "that asks for no token."
+)
 
 STOP_SECONDS = 60
 """Time that a stopped job has for saving. Ray's own 3 s are too short for a checkpoint."""
@@ -56,7 +59,7 @@ def command(arguments: Sequence[str]) -> int:
         "logs": show_log,
         "stop": stop,
     }
-    client = dashboard.connect(dashboard.resolve_address(options.address), dashboard.find_token())
+    client = options.where.connect()
     with dashboard.answering():
         return handlers[verb](client, options)
 
@@ -69,6 +72,7 @@ def read(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--address")
+    parser.add_argument("--insecure", action="store_true")
     if verb != "list":
         parser.add_argument("job", nargs="?")
     if verb == "logs":
@@ -82,8 +86,9 @@ def read(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
     except argparse.ArgumentError as error:
         raise ValueError(f"jobs {verb}: {error}; expected {VERBS[verb][0]}") from None
     if unknown:
-        near = _nearest(unknown[0], ("--address", "--json", "--follow", "--wait"))
+        near = _nearest(unknown[0], ("--address", "--insecure", "--json", "--follow", "--wait"))
         raise ValueError(f"jobs {verb} takes {VERBS[verb][0]}, not {unknown[0]}" + (f"; {near}" if near else ""))
+    options.where = dashboard.Where(options.address, options.insecure)
     if verb != "list" and not options.job:
         raise ValueError(f"jobs {verb}: the ID of a job follows the verb; `raydeck jobs list` names them")
     if verb == "stop" and not options.wait >= 0:
@@ -120,7 +125,7 @@ def show_log(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
     """``jobs logs ID``: what there is, or with ``--follow`` all until the job's end."""
     job = find(client, options.job).submission_id
     if options.follow:
-        return see_through(client, job, options.address)
+        return see_through(client, job, options.where)
     print(client.get_job_logs(job), end="", flush=True)
     return 0
 
@@ -137,7 +142,7 @@ def stop(client: "JobSubmissionClient", options: argparse.Namespace) -> int:
         try:
             details, asked = _ask_and_wait(client, job, start + options.wait)
         except KeyboardInterrupt:
-            console.say(f"left job {job}; see with: {again(f'status {job}', options.address)}")
+            console.say(f"left job {job}; see with: {again(f'status {job}', options.where)}")
             return 130
         line, code = _what_happened(details, asked, time.monotonic() - start, options)
     if options.json:
@@ -171,7 +176,7 @@ def _what_happened(
         return f"job {job} ended after {waited}{words}: {_end(details)}", 0
     if not asked:
         return f"job {job} is only starting and cannot be stopped yet; give the same command again", 1
-    see = f"see with: {again(f'status {job}', options.address)}"
+    see = f"see with: {again(f'status {job}', options.where)}"
     if options.wait:
         return f"job {job} runs still after {waited}; {see}", 1
     return f"job {job} has been asked to stop; {see}", 0

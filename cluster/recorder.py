@@ -110,7 +110,7 @@ class Recorder(L.Callback):
         self.began_with, self.began_examples = self.seconds, self.examples
         total = trainer.max_epochs * trainer.num_training_batches
         done = trainer.current_epoch * trainer.num_training_batches
-        self.progress = console.Progress(total, done, self.session.shows_progress and trainer.is_global_zero)
+        self.progress = self.session.progress(total, done, self.session.shows_progress and trainer.is_global_zero)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -30,7 +30,7 @@ class Session(ABC):
         final: Whether this is a run whose result counts: it is tested and set beside its baselines. A trial is not;
             choosing between trials must not look at the test split.
         span: Epochs back from the newest of which all checkpoints are kept.
-        shows_progress: Whether this process shows the run's progress.
+        shows_progress: Whether the run's progress is shown, by rank 0.
     """
 
     final = True
@@ -44,6 +44,10 @@ class Session(ABC):
     def begin(self) -> None:
         """Called when training starts, after Lightning's own preparations."""
         return
+
+    def progress(self, total: int, done: int, shown: bool) -> console.Progress:
+        """Where progress is shown; arguments as of :class:`cluster.console.Progress`."""
+        return console.Progress(total, done, shown)
 
     def asked_to_stop(self) -> int:
         """The signal that asked this process to stop, or 0. The ranks of a run agree on it through the Recorder."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster import _package, console, dashboard
+from cluster.dashboard import Where
 from cluster.following import again, see_through
 from cluster.jobs import STOP_SECONDS
 
@@ -29,13 +30,14 @@ PASSING = ("No available agent", "status code 502", "status code 503", "status c
 
 
 def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Part the flags of ``submit`` itself, ``address`` and ``wait``, from the command that is to be submitted.
+    """Part the flags of ``submit`` itself, ``address``, ``insecure`` and ``wait``, from the command to be submitted.
 
     Raises:
         ValueError: One of them lacks its value.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--address")
+    parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True)
     try:
         return parser.parse_known_args(list(arguments))
@@ -43,10 +45,36 @@ def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise ValueError(f"submit: {error}; e.g. --address http://HOST:8265") from None
 
 
+def check(command: Sequence[str]) -> str | None:
+    """Read a command as its verb will, before anything is sent.
+
+    Returns:
+        The run directory that it will write, if it writes one.
+
+    Raises:
+        ValueError: A flag, a key, the workload or the run is at fault.
+    """
+    verb, *rest = command or [""]
+    if verb not in _package.JOBS or not rest:
+        return None  # told of by `_package.prepare`
+    if verb == "train":
+        from cluster.cli import parse_train
+
+        return parse_train(verb, rest)[0].directory
+    if verb == "tune":
+        from cluster.sweep import parse
+
+        return parse(rest)[0].job.directory
+    from cluster.using import check as check_run
+
+    check_run(verb, rest)
+    return None
+
+
 def submit(
     arguments: Sequence[str],
     *,
-    address: str | None,
+    where: Where,
     run: str | None = None,
     project: Path | None = None,
     wait: bool = True,
@@ -57,7 +85,7 @@ def submit(
 
     Args:
         arguments: A verb, what it works on, and flags that have been checked.
-        address: The cluster's dashboard, ``http://host:8265``; by default RAY_API_SERVER_ADDRESS or RAY_ADDRESS.
+        where: The cluster's dashboard; by default what RAY_API_SERVER_ADDRESS or RAY_ADDRESS says.
         run: The run directory that the command will write, for ``raydeck jobs`` to name.
         project: Folder that holds the packages to send; by default where this one lies.
         wait: Follow the job until it ends; False prints its ID on stdout once the cluster has it.
@@ -70,22 +98,24 @@ def submit(
             refuses; one line.
     """
     command, files = _package.prepare(arguments)
-    url, token = dashboard.resolve_address(address), dashboard.find_token()
+    if where.insecure and _package.JOBS[command[0]] == "NAME":
+        command.append("--insecure")  # the job joins the same cluster
+    url, token = dashboard.resolve_address(where.address), dashboard.find_token()
     job = f"raydeck-{command[0]}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="raydeck-") as folder:
         metadata = _stage(Path(folder), project or Path(__file__).parents[1], files) | _describe(command, run)
-        client = dashboard.connect(url, token)
+        client = dashboard.connect(url, token, where.insecure)
         try:
             _send(client, job, ["python", "-m", "cluster", *command], Path(folder), metadata)
         except KeyboardInterrupt:
-            told = again(f"status {job}", address)
+            told = again(f"status {job}", where)
             console.say(f"interrupted; whether the cluster has taken job {job} already, says: {told}")
             return 130
     console.say(f"job {job} is at {url}")
     if wait:
-        return see_through(client, job, address)
+        return see_through(client, job, where)
     print(job, flush=True)
-    console.say(f"follow it with: {again(f'logs {job} --follow', address)}")
+    console.say(f"follow it with: {again(f'logs {job} --follow', where)}")
     return 0
 
 

@@ -4,11 +4,12 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cluster import console, preflight
+from cluster import console, preflight, worker_console, worker_log
 from cluster.access import address_of, check_access
 from cluster.folder import Folder
 from cluster.placement import Placement
@@ -131,12 +132,16 @@ def place(placement: Placement, resources: dict[str, float]) -> Placement:
 
 
 class TrainSession(Session):
-    """A worker of Ray Train. It is asked to stop through a file in the run directory."""
+    """A worker of Ray Train. It is asked to stop through a file in the run directory.
 
-    shows_progress = False
+    Args:
+        run: The run.
+        speaker: Its way to the driver's terminal; None to be silent.
+    """
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.signum, self.done = run, 0, threading.Event()
+    def __init__(self, run: Run, speaker: worker_console.Speaker | None = None) -> None:
+        self.run, self.speaker, self.signum, self.done = run, speaker, 0, threading.Event()
+        self.shows_progress = speaker is not None
 
     def trainer_arguments(self, accelerator: str, find_unused_parameters: bool) -> dict[str, Any]:
         from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
@@ -148,12 +153,17 @@ class TrainSession(Session):
             "plugins": [RayLightningEnvironment()],
         }
 
+    def progress(self, total: int, done: int, shown: bool) -> console.Progress:
+        if self.speaker is None:
+            return super().progress(total, done, shown)
+        return worker_console.RelayedProgress(total, shown, self.speaker)
+
     def asked_to_stop(self) -> int:
         return self.signum
 
     @contextmanager
     def watching(self, rank: int) -> Iterator[None]:
-        """Look for the stop file while inside, on rank 0: the Recorder tells the others."""
+        """Look for the stop file while inside, on rank 0: the Recorder tells the others. What is said is kept."""
 
         def watch() -> None:
             while not self.done.wait(1.0):
@@ -166,7 +176,11 @@ class TrainSession(Session):
         if rank == 0:
             thread.start()
         try:
-            yield
+            with ExitStack() as stack:
+                if self.speaker is not None:
+                    stack.enter_context(self.speaker.speaking(rank))
+                stack.enter_context(worker_log.kept(self.run.folder, rank))
+                yield
         finally:
             self.done.set()
             if rank == 0:
@@ -198,6 +212,7 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
         refuse_excess("workers", job.placement.workers, available_cpus(), "this machine has CPUs for")
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # what is printed goes into the run's own logs
     stopped_by: list[int] = []
 
     def ask_to_stop(signum: int) -> None:
@@ -211,9 +226,8 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
         preflight.quick(placed, job.directory)
         job = replace(job, placement=placed)
         preflight.wait_for_room(placed)
-        with _following(run), catch_signals(ask_to_stop):
-            _run_trainer(job, run)
-    run.folder.remove(".ray")
+        with worker_console.shown(run.folder) as speaker, catch_signals(ask_to_stop):
+            _run_trainer(job, run, partial(TrainSession, speaker=speaker))
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()
         run.folder.remove(FAULT)
@@ -233,6 +247,7 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
         name: What Ray calls it.
         make_session: Makes each worker's session.
     """
+    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -248,14 +263,16 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
         ),
         run_config=RunConfig(
             name=name,
-            **(Folder(job.directory) / ".ray").for_ray(),
+            # On this node, whatever the run's storage: Ray is given no checkpoint, so that what it keeps is of no use,
+            # and a call of its own to a storage that fails now and then would end the run.
+            storage_path=f"{ray._private.worker._global_node.get_session_dir_path()}/raydeck",
             # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
             failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=0),
         ),
     )
 
 
-def _run_trainer(job: Job, run: Run) -> None:
+def _run_trainer(job: Job, run: Run, make_session: Callable[[Run], TrainSession] = TrainSession) -> None:
     """Run Ray Train to its end, off the main thread, where signals remain ours.
 
     Workers that are lost while they start are the one failure that Ray Train does not count among ``max_failures``:
@@ -265,7 +282,7 @@ def _run_trainer(job: Job, run: Run) -> None:
 
     for left in range(job.placement.max_failures, -1, -1):
         name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
-        failure = _fit_aside(ray_trainer(job, name, TrainSession))
+        failure = _fit_aside(ray_trainer(job, name, make_session))
         if failure is None:
             return
         inner = getattr(failure, "controller_failure", None)
@@ -304,29 +321,3 @@ def cause(error: BaseException) -> str:
         inner = getattr(inner, "cause", None) or inner.__cause__
     lines = [line for line in str(inner).splitlines() if line.strip()]
     return lines[-1] if lines else type(inner).__name__
-
-
-@contextmanager
-def _following(run: Run) -> Iterator[None]:
-    """Print the epochs that the workers write down, while inside."""
-    done = threading.Event()
-    shown = len(run.history())
-
-    def follow() -> None:
-        nonlocal shown
-        finished = False
-        while not finished:
-            finished = done.wait(1.0)
-            with suppress(OSError):
-                history = run.history()
-                for row in history[shown:]:
-                    console.say(console.epoch(row))
-                shown = max(shown, len(history))
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()

@@ -289,7 +289,6 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
         relay.answer.remote(False)  # for those that wait for an answer
         thread.join(END)
         run.folder.remove(STOP)
-        run.folder.remove(".ray")
         ENDED.set()
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()

@@ -13,12 +13,28 @@ from jsonargparse import ArgumentError, ArgumentParser
 import workloads
 from cluster import console
 from cluster.checkpoints import WEIGHTS
+from cluster.cli import VERBS
 from cluster.flags import add_choices, explain, refuse_unknown
+from cluster.folder import Folder
+from cluster.retrying import StorageError
 from cluster.runs import Run
 from cluster.worker import quiet
 from workloads import _evaluate, _machine
 from workloads._machine import Machine, prepare
 from workloads._spec import Config, Workload, choices, flatten, to_config
+
+FLAGS: dict[str, dict[str, dict[str, Any]]] = {
+    "evaluate": {},
+    "predict": {
+        "inputs": {"nargs": "*", "type": str, "help": "What to answer for: files, or the words themselves."},
+        "--output": {
+            "type": str,
+            "default": None,
+            "help": "Write answers to this .csv or .json, or a picture to .png.",
+        },
+    },
+}
+"""What each verb takes besides the keys of the run's config."""
 
 
 @contextmanager
@@ -30,22 +46,25 @@ def opened(run: Run, workload: Workload, config: Config, machine: Machine) -> An
         yield _evaluate.restore(workload, config, found[1] / WEIGHTS, machine)
 
 
-def open_run(
-    verb: str,
-    arguments: Sequence[str],
-    form: str,
-    extra: dict[str, dict[str, Any]],
-    functions: Callable[[Workload], Sequence[Callable[..., Any]]] = lambda workload: (),
-) -> tuple[Run, Workload, Config, Any, Machine] | None:
+def open_run(verb: str, arguments: Sequence[str]) -> tuple[Run, Workload, Config, Any, Machine] | None:
+    """Find the run that is the first argument, parse the rest and prepare the machine; None after printing help."""
+    found = read_run(verb, arguments)
+    if found is None:
+        return None
+    run, workload, config, namespace = found
+    quiet()
+    machine = _machine.inspect(namespace["accelerator"], config["trainer"]["precision"])
+    prepare(machine)
+    return run, workload, config, namespace, machine
+
+
+def read_run(verb: str, arguments: Sequence[str]) -> tuple[Run, Workload, Config, Any] | None:
     """Find the run that is the first argument and parse the rest; None after printing help.
 
-    Args:
-        verb: The verb.
-        arguments: Its command line.
-        form: Its arguments, for help.
-        extra: Further flags, as ``add_argument`` takes them.
-        functions: Of a workload: those whose keyword-only arguments are flags too.
+    Raises:
+        ValueError: There is no such run, or a flag is at fault.
     """
+    form = VERBS[verb][0]
     if arguments[0].startswith("-"):
         raise ValueError(f"{verb} takes a run directory first: raydeck {verb} {form}")
     run = Run.find(arguments[0])
@@ -53,9 +72,9 @@ def open_run(
     workload = workloads.load(name)
     config = workload.config(stored)
     parser = ArgumentParser(prog=f"raydeck {verb} {form}", exit_on_error=False, allow_abbrev=False)
-    for flag, options in extra.items():
+    for flag, options in FLAGS[verb].items():
         parser.add_argument(flag, **options)
-    for function in functions(workload):
+    for function in answering(workload) if verb == "predict" else ():
         add_choices(parser, function)
     parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
     parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"), help="Where to run.")
@@ -72,15 +91,28 @@ def open_run(
     changed = to_config(namespace)
     if changed["model"] != config["model"]:
         raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")
-    quiet()
-    machine = _machine.inspect(namespace["accelerator"], changed["trainer"]["precision"])
-    prepare(machine)
-    return run, workload, changed, namespace, machine
+    if verb == "predict" and not namespace["inputs"] and workload.data.needs_inputs:
+        raise ValueError("predict needs inputs: raydeck predict RUN INPUT...")
+    return run, workload, changed, namespace
+
+
+def check(verb: str, arguments: Sequence[str]) -> None:
+    """Read a command that is to run elsewhere, as far as its run can be seen from here.
+
+    Raises:
+        ValueError: As of :func:`read_run`.
+    """
+    try:
+        folder = Folder(arguments[0])
+        if not folder.is_local or folder.exists():
+            read_run(verb, arguments) if verb in FLAGS else Run.find(arguments[0])
+    except StorageError as error:
+        console.warn(f"RUN {arguments[0]}: cannot be read from here, so not checked: {' '.join(str(error).split())}")
 
 
 def evaluate(arguments: list[str]) -> int:
     """``evaluate RUN [--data.* ...]``."""
-    found = open_run("evaluate", arguments, "RUN [--data.* ...]", {})
+    found = open_run("evaluate", arguments)
     if found is None:
         return 0
     run, workload, config, namespace, machine = found
@@ -98,20 +130,10 @@ def evaluate(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """``predict RUN INPUT... [--output PATH]``."""
-    inputs_and_output = {
-        "inputs": {"nargs": "*", "type": str, "help": "What to answer for: files, or the words themselves."},
-        "--output": {
-            "type": str,
-            "default": None,
-            "help": "Write answers to this .csv or .json, or a picture to .png.",
-        },
-    }
-    found = open_run("predict", arguments, "RUN INPUT...", inputs_and_output, answering)
+    found = open_run("predict", arguments)
     if found is None:
         return 0
     run, workload, config, namespace, machine = found
-    if not namespace["inputs"] and workload.data.needs_inputs:
-        raise ValueError("predict needs inputs: raydeck predict RUN INPUT...")
     output = Path(namespace["output"]) if namespace["output"] else None
     check_output(output)
     options = {name: namespace[name] for function in answering(workload) for name in choices(function)}

@@ -169,6 +169,8 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Our batches are whole tensors already: workers of a DataLoader would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # PyTorch 2.13 has split this option; what is left to us (`ddp_options`) is what we mean by it.
+    warnings.filterwarnings("ignore", ".*broadcast_buffers. is deprecated.*")
     # pytorch-lightning 2.6 asks PyTorch's pytree in a way that PyTorch deprecates; goes when it does not.
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     # Our metrics are torchmetrics: they are summed over the ranks before they are logged.

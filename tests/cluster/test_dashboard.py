@@ -75,7 +75,7 @@ def test_refuses_what_is_no_token_without_showing_it(monkeypatch, tmp_path):
         find_token()
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with pytest.raises(ValueError, match="RAY_AUTH_MODE=token, and no token: set RAY_AUTH_TOKEN"):
+    with pytest.raises(ValueError, match="RAY_AUTH_MODE=token, and no token; set RAY_AUTH_TOKEN"):
         find_token()
 
 
@@ -102,11 +102,15 @@ def test_does_not_wait_for_a_host_that_there_is_not():
 
 @pytest.fixture
 def answers():
-    """A web server that gives the answers in a list, one after the other, and then the last for ever: (URL, list)."""
-    given = []
+    """A web server that gives the answers in a list, one after the other, and then the last for ever.
+
+    Yields its URL, the list, and the Authorization header of each request.
+    """
+    given, tokens = [], []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            tokens.append(self.headers["Authorization"])
             code, text = given[0] if len(given) == 1 else given.pop(0)
             self.send_response(code)
             self.end_headers()
@@ -118,7 +122,7 @@ def answers():
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", given
+    yield f"http://127.0.0.1:{server.server_port}", given, tokens
     server.shutdown()
     thread.join()
     server.server_close()
@@ -128,23 +132,43 @@ VERSION = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": "x"
 
 
 def test_waits_for_a_cluster_that_is_waking_up(answers, capsys):
-    url, given = answers
-    given += [(503, ""), (502, "<html>"), (200, VERSION)]
-    assert connect(url, None)
+    url, given, _ = answers
+    given += [(503, ""), (502, "<html>"), (401, ""), (200, VERSION)]
+    assert connect(url, "t")
     assert capsys.readouterr().err == f"{url} does not answer yet; asking again for 15 s\n"
 
 
 def test_gives_up_on_a_cluster_that_does_not_wake(answers, monkeypatch):
     monkeypatch.setattr(dashboard, "WAKE_SECONDS", 1)
-    url, given = answers
+    url, given, _ = answers
     given.append((503, ""))
     with pytest.raises(ValueError, match=r"no cluster answers at .* \(HTTP 503\)"):
         connect(url, None)
 
 
 def test_does_not_wait_for_what_is_no_dashboard(answers, capsys):
-    url, given = answers
+    url, given, _ = answers
     given.append((200, "<html>"))
     with pytest.raises(ValueError, match=r"answers, but is no Ray dashboard \(HTTP 200\)"):
         connect(url, None)
     assert capsys.readouterr().err == ""
+
+
+def test_an_open_cluster_needs_insecure_and_is_not_sent_the_token(answers, capsys):
+    url, given, tokens = answers
+    given.append((200, VERSION))
+    for token in (None, "secret"):
+        with pytest.raises(ValueError, match=r"is open to everybody .*RAY_AUTH_MODE=token, or .*--insecure") as error:
+            connect(url, token)
+        assert "\n" not in str(error.value)
+    assert tokens == [None, None]
+    assert capsys.readouterr().err == ""
+    assert connect(url, None, insecure=True)
+    assert capsys.readouterr().err.startswith(f"warning: THE CLUSTER AT {url} IS OPEN TO EVERYBODY")
+
+
+def test_a_guarded_cluster_is_sent_the_token(answers):
+    url, given, tokens = answers
+    given += [(401, ""), (200, VERSION)]
+    assert connect(url, "secret")
+    assert tokens[:2] == [None, "Bearer secret"]

@@ -3,6 +3,7 @@
 import errno
 import json
 import time
+from pathlib import Path
 
 import pytest
 from flaky import Flaky
@@ -13,6 +14,7 @@ from cluster.cli import main
 from cluster.folder import Folder
 from cluster.runs import Run
 
+ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ("train", "mlp", "--smoke", "--baselines", "false", "--name", "r", "--trainer.max_epochs")
 
 
@@ -97,6 +99,35 @@ def test_two_seconds_of_latency_and_a_fifth_of_errors_do_not_stop_training(stora
             f"\n{far['seconds'] / 3:.1f} s an epoch, {near['seconds'] / 3:.1f} s near; {far['storage_retries']} retries"
         )
     assert (far["status"], far["storage_errors"], far["test"]) == ("finished", 0, near["test"])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_so_they_do_through_ray_train(tmp_path, raydeck):
+    """On a cluster of its own, whose nodes know of such storage and suffer from it, the driver included."""
+    (tmp_path / "flaky.dist-info").mkdir()
+    (tmp_path / "flaky.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: flaky\nVersion: 1\n")
+    (tmp_path / "flaky.dist-info" / "entry_points.txt").write_text("[fsspec.specs]\nflaky = flaky:Flaky\n")
+    helpers = Path(__file__).parents[1] / "helpers"
+    suffering = {"PYTHONPATH": f"{ROOT}:{helpers}:{tmp_path}", "FLAKY_PART": "0.2", "FLAKY_DELAY": "2"}
+    state = suffering | {"RAYDECK_STATE": str(tmp_path / "state")}
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    command = ("train", "mlp", "--data.source", "breast_cancer", "--data.batch_size", "2", "--workers", "2", "--name",
+               "r", "--cpus-per-worker", "1", "--baselines", "false", "--storage", f"flaky://{runs}")  # fmt: skip
+    try:
+        exports = raydeck.json("cluster", "up", "--local", "--nodes", "2", **state)["environment"]
+        _, err = raydeck(*command, "--trainer.max_epochs", "2", timeout=280, **exports, **suffering)
+        result = json.loads((runs / "r" / "result.json").read_text())
+        assert (result["status"], result["epochs"], result["storage_errors"]) == ("finished", 2, 0)
+        assert result["storage_retries"] > 0 and result["world_size"] == 2
+        assert [line.split()[1] for line in err.splitlines() if line.startswith("epoch ")] == ["1", "2"]
+        assert sorted(path.name for path in (runs / "r" / "logs").iterdir()) == ["rank-0.log", "rank-1.log"]
+        _, err = raydeck(*command, "--trainer.max_epochs", "3", timeout=280, **exports, **suffering)
+        assert "going on from epoch 2" in err
+        print(f"{result['seconds'] / 2:.1f} s an epoch, {result['storage_retries']} retries")
+    finally:
+        raydeck("cluster", "down", **state)
 
 
 class Answer(Exception):

@@ -4,6 +4,7 @@ import pytest
 import requests
 
 from cluster import following
+from cluster.dashboard import Where
 from cluster.following import again, exit_code, see_through, tell_end
 
 OUTSIDE = "job j failed outside its command: no such package\n"
@@ -34,8 +35,9 @@ def test_exit_code_is_the_job_s_own(status, code, answer, line, capsys):
 
 
 def test_the_way_back_names_the_address_that_was_given():
-    assert again("logs j --follow", None) == "raydeck jobs logs j --follow"
-    assert again("stop j", "http://h:1") == "raydeck jobs stop j --address http://h:1"
+    assert again("logs j --follow", Where()) == "raydeck jobs logs j --follow"
+    assert again("stop j", Where("http://h:1")) == "raydeck jobs stop j --address http://h:1"
+    assert again("stop j", Where(None, insecure=True)) == "raydeck jobs stop j --insecure"
 
 
 class Client:
@@ -71,13 +73,13 @@ def at_once(monkeypatch):
 
 def test_a_log_is_shown_once_across_lost_connections(at_once, capsys):
     states = [details("RUNNING"), requests.ConnectionError("reset"), details("FAILED", 3)]
-    assert see_through(Client(["one\n", "one\ntwo\n"], states), "j", None) == 3
+    assert see_through(Client(["one\n", "one\ntwo\n"], states), "j", Where()) == 3
     told = capsys.readouterr()
     assert told.out == "one\ntwo\nthree\n"
     assert told.err == "job j ended with exit code 3\n"
 
 
 def test_a_cluster_that_is_lost_is_told(at_once, capsys):
-    assert see_through(Client([], [requests.ConnectionError("reset")]), "j", "http://h:1") == 1
+    assert see_through(Client([], [requests.ConnectionError("reset")]), "j", Where("http://h:1")) == 1
     back = "raydeck jobs status j --address http://h:1"
     assert capsys.readouterr().err == f"the cluster does not answer any more; ask for job j with: {back}\n"

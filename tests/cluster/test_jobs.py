@@ -72,7 +72,7 @@ def on(monkeypatch):
 
     def use(cluster):
         monkeypatch.setenv("RAY_ADDRESS", "http://h:1")
-        monkeypatch.setattr(jobs.dashboard, "connect", lambda url, token: cluster)
+        monkeypatch.setattr(jobs.dashboard, "connect", lambda url, token, insecure: cluster)
 
     return use
 

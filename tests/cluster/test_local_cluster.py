@@ -89,6 +89,10 @@ def test_a_cluster_that_wants_a_token_is_not_joined_without_one(local_cluster, m
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", local_cluster["token_path"])
     check_access(local_cluster["address"], insecure=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+    with pytest.raises(ValueError, match=r"refuses the token that is set here; set .*RAY_AUTH_TOKEN_PATH") as error:
+        check_access(local_cluster["address"], insecure=False)
+    assert "aaaa" not in str(error.value)
 
 
 @pytest.mark.ray

@@ -182,4 +182,7 @@ def test_asha_and_two_workers(raydeck):
     assert raydeck.json(*SWEEP, "asha", "--scheduler", "asha", "--trials", "4")["num_failed"] == 0
     result = raydeck.json("train", "mlp", "--smoke", "--workers", "2", "--storage", RUNS, "--name", "two")
     assert (result["status"], result["world_size"]) == ("finished", 2)
-    assert not [path for path in client().find("bucket/runs/two") if "/.ray/" in path]
+    files = client().find("bucket/runs/two")
+    assert not [path for path in files if "/.ray/" in path]
+    assert {f"bucket/runs/two/logs/rank-{rank}.log" for rank in (0, 1)} < set(files)
+    assert b"epoch 2 " in client().cat_file("bucket/runs/two/logs/rank-0.log")

@@ -8,12 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import ray_head
 import requests
 
 from cluster import _package
 from cluster import submit as submitting
 from cluster.cli import main
-from cluster.dashboard import connect
+from cluster.dashboard import Where, connect
 from cluster.following import _show_log, follow, tell_end
 from cluster.submit import _describe, _send, read, submit
 
@@ -37,6 +38,7 @@ def test_its_own_flags_stay_here():
     assert sent == [*TRAIN, "--seed", "1", "--model.lr=-1"]
     assert vars(read(["predict", "--address=http://h:8265", "/r", "/a.png"])[0]) == {
         "address": "http://h:8265",
+        "insecure": False,
         "wait": True,
     }
     with pytest.raises(ValueError, match=r"submit: argument --address: expected one argument"):
@@ -54,13 +56,68 @@ def test_metadata_name_the_run():
 def test_the_project_is_checked_before_any_cluster_is_asked(project, monkeypatch):
     monkeypatch.setattr(_package, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match=r"at most 0 MB are sent; .* largest first: cluster/__main__\.py"):
-        submit(TRAIN, address="http://127.0.0.1:1", project=project)
+        submit(TRAIN, where=Where("http://127.0.0.1:1"), project=project)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_help_of_a_verb_that_takes_a_run(verb, capsys):
     assert main(["submit", verb, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: raydeck {verb} RUN ")
+
+
+@pytest.fixture(scope="module")
+def finished(raydeck_in, tmp_path_factory):
+    """The folder of a finished run."""
+    raydeck = raydeck_in(tmp_path_factory.mktemp("finished"))
+    raydeck("train", "mlp", "--smoke", "--baselines", "false", "--name", "r")
+    return raydeck.folder / "runs" / "r"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["train", "mlp", "--storage", "/s", "--model.lrr", "1"], "model.lrr"),
+        (["tune", "mlp", "--storage", "/s", "--trails", "3"], "no flag --trails; did you mean --trials?"),
+        (["tune", "mpl", "--storage", "/s"], "no workload 'mpl'"),
+        (["evaluate", "RUN", "--data.sorce", "iris"], "data.sorce"),
+        (["evaluate", "RUN", "--model.lr", "1"], "the model of a finished run cannot be changed"),
+        (["predict", "RUN", "--outptu", "/a.csv", "/b.csv"], "no flag --outptu; did you mean --output?"),
+        (["predict", "RUN"], "predict needs inputs"),
+        (["evaluate", "RUN/checkpoints"], "is not a run directory"),
+        (["show", "mlp"], "submit: no verb 'show'"),
+        (["evaluate"], "submit evaluate: the RUN follows the verb, before any flag"),
+    ],
+)
+def test_a_command_is_read_here_before_any_cluster_is_asked(arguments, fault, finished, capsys):
+    command = [argument.replace("RUN", str(finished)) for argument in arguments]
+    assert main(["submit", *command, "--address", "http://127.0.0.1:1"]) == 2
+    told = capsys.readouterr().err
+    assert fault in told and told.count("\n") == 1
+
+
+def test_a_run_that_only_the_cluster_has_is_not_checked(monkeypatch, capsys):
+    monkeypatch.setattr("cluster.dashboard.WAKE_SECONDS", 0)
+    assert main(["submit", "evaluate", "/shared/runs/there", "--address", "http://127.0.0.1:1"]) == 2
+    warned, *_, refused = capsys.readouterr().err.splitlines()
+    assert warned == (
+        "warning: RUN /shared/runs/there: not on this machine, so not checked; every node of the cluster must have it"
+    )
+    assert "no cluster answers at http://127.0.0.1:1" in refused
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_open_cluster_takes_jobs_only_if_that_is_accepted(raydeck, tmp_path):
+    with ray_head.running(guarded=False) as (address, _):
+        command = ("train", "mlp", "--smoke", "--baselines", "false", "--name", "r", "--storage", str(tmp_path))
+        for refused in (("submit", *command), ("jobs", "list")):
+            _, err = raydeck(*refused, "--address", address, code=2)
+            assert f"the cluster at {address} is open to everybody" in err and err.count("raydeck: ") == 1
+        _, err = raydeck("submit", *command, "--address", address, "--insecure")
+        assert err.startswith(f"warning: THE CLUSTER AT {address} IS OPEN TO EVERYBODY WHO REACHES IT")
+        assert json.loads((tmp_path / "r" / "result.json").read_text())["status"] == "finished"
+        out, _ = raydeck("jobs", "list", "--address", address, "--insecure")
+        assert out.splitlines()[1].split("\t")[1:3] == ["succeeded", "mlp"]
 
 
 class Client:
@@ -109,11 +166,11 @@ def test_gives_up_in_one_line(monkeypatch, tmp_path, error):
 def test_refuses_without_the_token_and_with_a_wrong_one(head, project, monkeypatch):
     address, _ = head
     with pytest.raises(ValueError, match=r"wants a token \(401\).*RAY_AUTH_TOKEN .*RAY_AUTH_TOKEN_PATH") as error:
-        submit(TRAIN, address=address, project=project)
+        submit(TRAIN, where=Where(address), project=project)
     assert "\n" not in str(error.value)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     with pytest.raises(ValueError, match=r"refuses the token \(403\).*RAY_AUTH_TOKEN .*RAY_AUTH_TOKEN_PATH") as error:
-        submit(TRAIN, address=address, project=project)
+        submit(TRAIN, where=Where(address), project=project)
     assert "aaaa" not in str(error.value)
 
 
@@ -124,7 +181,7 @@ def test_job_runs_what_was_sent_and_its_log_is_followed(head, project, monkeypat
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")  # the flag goes before it
     (tmp_path / "small.yaml").write_text("seed: 5")
     command = ["train", "mlp", "--storage", "/shared/my runs", "--config", str(tmp_path / "small.yaml")]
-    assert submit(command, address=address, run="/shared/my runs/mlp-1", project=project) == 2
+    assert submit(command, where=Where(address), run="/shared/my runs/mlp-1", project=project) == 2
     told = capfd.readouterr()
     sent = ["train", "mlp", "--storage=/shared/my runs", "--config=configs/0-small.yaml"]
     assert f"arguments {sent} folder True" in told.out
@@ -158,8 +215,8 @@ def test_interrupt_leaves_the_job_and_a_stopped_one_says_so(head, project, monke
     (project / "small.yaml").write_text("seed: 5")
     command = [*TRAIN, "--wait", "--config", str(project / "small.yaml")]
     program = (
-        "import pathlib, sys; from cluster.submit import submit; "
-        f"sys.exit(submit({command!r}, address={address!r}, project=pathlib.Path({str(project)!r})))"
+        "import pathlib, sys; from cluster.submit import Where, submit; "
+        f"sys.exit(submit({command!r}, where=Where({address!r}), project=pathlib.Path({str(project)!r})))"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

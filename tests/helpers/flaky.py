@@ -1,7 +1,11 @@
-"""Storage that is slow and fails now and then: local files behind a protocol of their own, `flaky:///path`."""
+"""Storage that is slow and fails now and then: local files behind a protocol of their own, `flaky:///path`.
+
+Processes that find ``flaky.dist-info`` on their path know it, and behave as FLAKY_PART and FLAKY_DELAY say.
+"""
 
 import errno
 import functools
+import os
 import random
 import threading
 import time
@@ -16,7 +20,8 @@ class Flaky(LocalFileSystem):
     """Fails by chance, seeded, or where ``broken`` says so. A failing write leaves nothing, as a PUT does."""
 
     protocol = "flaky"
-    part, delay, calls, faults = 0.0, 0.0, 0, 0
+    part, delay = float(os.environ.get("FLAKY_PART", 0)), float(os.environ.get("FLAKY_DELAY", 0))
+    calls, faults = 0, 0
     broken = staticmethod(lambda call, path: False)
     chance = random.Random(0)
     inside = threading.local()

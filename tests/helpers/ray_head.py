@@ -15,8 +15,12 @@ from cluster.dashboard import connect
 
 
 @contextlib.contextmanager
-def running():
-    """A head node on loopback, which ends with the block: (address of its dashboard, file of its token)."""
+def running(guarded=True):
+    """A head node on loopback, which ends with the block: (address of its dashboard, file of its token).
+
+    Args:
+        guarded: Whether it asks for the token.
+    """
     home = Path(tempfile.mkdtemp(prefix="raydeck-", dir="/tmp"))  # Ray's sockets need a short path
     token = home / "token"
     token.touch(mode=0o600)
@@ -27,7 +31,7 @@ def running():
     binaries = Path(sys.executable).parent
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",  # where jobs find python
-        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_MODE": "token" if guarded else "disabled",
         "RAY_AUTH_TOKEN_PATH": str(token),
     }
     with (home / "log").open("wb") as log:
@@ -39,7 +43,7 @@ def running():
         )  # fmt: skip
     try:
         address = f"http://127.0.0.1:{ports[1]}"
-        wait_until_up(address, token.read_text(), started, home / "log")
+        wait_until_up(address, token.read_text(), started, home / "log", not guarded)
         yield address, token
     finally:
         end(started)
@@ -54,10 +58,10 @@ def free_ports(number):
         return [each.getsockname()[1] for each in found]
 
 
-def wait_until_up(address, token, started, log):
+def wait_until_up(address, token, started, log, insecure):
     for _ in range(3):
         with contextlib.suppress(ValueError):
-            return connect(address, token)
+            return connect(address, token, insecure)
         assert started.poll() is None, log.read_text()
     raise AssertionError(f"no head node yet: {log.read_text()}")
 
