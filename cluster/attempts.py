@@ -142,8 +142,10 @@ def persevere(folder: Folder, retries: int, attempt: Callable[[], None]) -> None
             return attempt()
         except RunFailed as error:
             failure = error.failure
-            if failure.kind == "nan_loss" and Account(folder).roll_back():
-                console.warn(f"{failure.message}; going back to the last checkpoint, once, with half the learning rate")
+            account = Account(folder)
+            if failure.kind == "nan_loss" and account.roll_back():
+                where = "the last checkpoint" if account.values.get("kept") else "the start"
+                console.warn(f"{failure.message}; going back to {where}, once, with half the learning rate")
                 continue
             if not failure.retried or not left:
                 raise

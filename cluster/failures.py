@@ -141,7 +141,8 @@ def _of_machine(error: BaseException) -> Failure | None:
     """Memory, disk and the connections between workers."""
     line, name = one_line(error), type(error).__name__
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or MEMORY.search(line):
-        what = f" ({line})" if line and line != name else ""
+        asked = re.search(r"tried to allocate [\d.,]+ ?\w+", line, re.IGNORECASE)
+        what = f" ({asked[0].lower() if asked else line})" if line != name else ""
         return Failure("out_of_memory", f"out of memory{what}; lower data.batch_size or the size of the model")
     if is_disk_full(error):
         place = f" at {error.filename}" if getattr(error, "filename", None) else ""

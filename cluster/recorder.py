@@ -169,6 +169,8 @@ class Recorder(L.Callback):
         self._stop_if(self._agree(trainer)[1])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self.progress is not None and trainer.is_global_zero:
+            self.account.note(trainer.global_step)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -272,9 +272,8 @@ def _remote_lock(folder: Folder, name: str, patience: float) -> Iterator[None]:
             held = json.loads(folder.read(name))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        ended = (
-            process_place() and held.get("place") == process_place() and not os.path.exists(f"/proc/{held['process']}")
-        )
+        here = process_place()
+        ended = here and held.get("place") == here and not os.path.exists(f"/proc/{held['process']}")
         alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine and not ended
         return held["owner"] if alive else None
 

@@ -57,9 +57,12 @@ def train(job: Job) -> dict[str, Any]:
 
 
 def record(run: Run, failure: Failure) -> None:
-    """Write down that a run has failed, and why; if it has begun, and as far as there is somewhere to write."""
+    """Write down that a run has failed, and why, as far as there is somewhere to write.
+
+    A mistake of the user's in a run that has not begun leaves nothing.
+    """
     with suppress(OSError):
-        if run.folder.exists("config.yaml"):
+        if failure.exit_code != 2 or run.folder.exists("config.yaml"):
             run.write_result(status="failed", failure=failure.told(), **Account(run.folder).told())
 
 
