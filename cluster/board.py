@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 
 from cluster import console
+from cluster.failures import of_text
 from cluster.ledger import Ledger, Record
 
 SHOWN = 15
@@ -63,7 +64,7 @@ class Board(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         record = self._record(trial, trial.last_result)
         # Where Tune notes it first; `get_error` looks where it will have been copied to.
-        record.status, record.error = "failed", reason(Path(trial.error_file).read_text(encoding="utf-8"))
+        record.status, record.error = "failed", of_text(Path(trial.error_file).read_text(encoding="utf-8"))
         self._end(record)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -148,17 +149,3 @@ class Board(tune.Callback):
             f"{console.duration(ledger.elapsed())} so far, about {self._left()} left",
             table,
         )
-
-
-def reason(told: str) -> str:
-    """Why a trial failed, in a line, from what Ray says of it: a traceback, or a paragraph on a lost process."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    if any("OutOfMemoryError" in line and "torch" not in line for line in lines):
-        return "out of memory: Ray ended it; give each trial more, or run fewer at a time (--concurrent)"
-    if any("actor died" in line or "ActorDiedError" in line for line in lines):
-        return "its process died (out of memory, or killed)"
-    last = lines[-1] if lines else "unknown"
-    kind, _, message = last.partition(": ")
-    if kind.rpartition(".")[2] in ("MemoryError", "OutOfMemoryError"):
-        return f"out of memory: {message}" if message else "out of memory"
-    return message if message and kind.replace(".", "").isidentifier() else last

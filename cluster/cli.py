@@ -11,6 +11,7 @@ from typing import Any
 
 import workloads
 from cluster import console
+from cluster.failures import RunFailed
 from cluster.retrying import StorageError
 
 VERBS = {
@@ -47,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"raydeck: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if error.refused else 1
+    except RunFailed as error:
+        if error.failure.kind == "error" or os.environ.get("RAYDECK_TRACEBACK"):
+            traceback.print_exc()  # nothing that we know: whoever mends it needs to see where
+        print(f"raydeck: failed: {error}", file=sys.stderr)
+        return error.failure.exit_code
     except KeyboardInterrupt:
         print("raydeck: interrupted; the last checkpoint stands", file=sys.stderr)
         return 130

@@ -103,8 +103,14 @@ class Folder:
     def read(self, name: str) -> bytes:
         return self.fs.cat_file(f"{self.path}/{name}")
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file so that a reader, or a crash, sees all of it or none."""
+    def write(self, name: str, content: bytes, durable: bool = True) -> None:
+        """Write a file so that a reader, or a crash, sees all of it or none.
+
+        Args:
+            name: The file in this folder.
+            content: What it holds from now on.
+            durable: Whether it must outlast a loss of power, which takes the disk a moment, or of the process alone.
+        """
         if not self.is_local:
             self.fs.pipe_file(f"{self.path}/{name}", content)  # an object store's PUT is atomic
             return
@@ -115,8 +121,9 @@ class Folder:
             try:
                 with staged.open("wb") as file:
                     file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    if durable:
+                        file.flush()
+                        os.fsync(file.fileno())
                 staged.replace(target)
             finally:
                 staged.unlink(missing_ok=True)

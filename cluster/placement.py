@@ -15,8 +15,10 @@ class Placement:
         cpus_per_worker: CPUs, and so threads, of each worker; 0 shares out all there are.
         accelerator: auto takes a GPU when there is one.
         address: Ray cluster to run on, e.g. auto, local or 10.0.0.1:6379; RAY_ADDRESS says the same.
-        max_failures: Lost workers or nodes after which a run is given up; each time it goes on from its last
-            checkpoint.
+        max_failures: Lost or hung workers and lost nodes that a run is continued after, from its last checkpoint.
+            Other failures, such as a full disk, would only come again.
+        collective_timeout: Seconds that workers wait for one of them, e.g. to average gradients, before it counts as
+            hung.
         placement_timeout: Minutes that a run waits for a cluster's busy resources before it is given up.
         insecure: Join a cluster that asks for no token, and so is open to everybody who reaches it.
     """
@@ -26,7 +28,8 @@ class Placement:
     cpus_per_worker: int = 0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     address: str | None = None
-    max_failures: int = 0
+    max_failures: int = 3
+    collective_timeout: float = 600.0
     placement_timeout: float = 5.0
     insecure: bool = False
 
@@ -39,6 +42,8 @@ class Placement:
             raise ValueError(f"--cpus-per-worker: expected at least 0, got {self.cpus_per_worker}")
         if self.max_failures < 0:
             raise ValueError(f"--max-failures: expected at least 0, got {self.max_failures}")
+        if not 1 <= self.collective_timeout < math.inf:
+            raise ValueError(f"--collective-timeout: expected at least 1 second, got {self.collective_timeout:g}")
         if not 0 < self.placement_timeout < math.inf:
             raise ValueError(f"--placement-timeout: expected more than 0 minutes, got {self.placement_timeout:g}")
         if self.accelerator == "gpu" and self.gpus_per_worker == 0:

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -215,6 +216,28 @@ def compare_versions(found: Sequence[Node], answers: dict[str, dict[str, Any]]) 
         mend = "install the same there" if wrong != ["raydeck"] else "install the same raydeck there, or use submit"
         findings.append(Finding("versions", node.label, result, mend))
     return findings
+
+
+def on_nodes(call: Callable[[], Any]) -> dict[str, Any]:
+    """Call a function on every node, without waiting; returns a reference to each answer by the node's id."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(call)
+    there = [(node.id, NodeAffinitySchedulingStrategy(node.id, soft=False)) for node in nodes()]
+    return {node: task.options(scheduling_strategy=strategy).remote() for node, strategy in there}
+
+
+def answers(asked: dict[str, Any], seconds: float = 10) -> dict[str, Any]:
+    """What :func:`on_nodes` has asked for, of the nodes that answer within that time."""
+    import ray
+
+    ray.wait(list(asked.values()), num_returns=len(asked), timeout=seconds)
+    found = {}
+    for node, reference in asked.items():
+        with suppress(ray.exceptions.RayError):  # it is late, or its node is gone
+            found[node] = ray.get(reference, timeout=0.1)
+    return found
 
 
 def wait_for_room(placement: Placement) -> None:

@@ -13,6 +13,7 @@ import pytorch_lightning as L
 import torch
 
 from cluster import console
+from cluster.attempts import FACTOR, Account
 from cluster.checkpoints import WEIGHTS, Checkpoints
 from cluster.folder import Folder
 from cluster.gradient_norms import GradientNorms
@@ -63,6 +64,7 @@ class Recorder(L.Callback):
         self.loss_count = 0
         self.validated = False
         self.resume_batches: dict[str, int] | None = None
+        self.account, self.rollbacks = Account(folder), 0
         self.progress: console.Progress | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class Recorder(L.Callback):
             "loss_count": self.loss_count,
             "batches": self.batches.state_dict(),
             "config": self.config,
+            "rollbacks": self.account.rollbacks,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -81,6 +84,7 @@ class Recorder(L.Callback):
         self.loss_sum, self.loss_count = state_dict["loss_sum"], state_dict["loss_count"]
         self.seconds, self.resume_batches = state_dict["seconds"], state_dict["batches"]
         self.altered = state_dict.get("config", self.config) != self.config  # version 0.1 did not keep it
+        self.rollbacks = state_dict.get("rollbacks", 0)
 
     def best(self) -> float | None:
         """The best value of the monitored metric so far."""
@@ -101,6 +105,11 @@ class Recorder(L.Callback):
         self.session.begin()
         if self.altered:
             put_in_force(trainer, self.configured)
+            self.rollbacks = 0
+        if self.account.rollbacks > self.rollbacks:
+            scale_rates(trainer, FACTOR ** (self.account.rollbacks - self.rollbacks))
+        if trainer.is_global_zero:
+            self.account.begin(trainer.global_step, self.seconds)
         self.batches = trainer.train_dataloader
         if self.resume_batches:
             # Lightning restores a loader only if nobody asked for the number of steps before, as every learning-rate
@@ -115,6 +124,7 @@ class Recorder(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.session.beat()
         size = len(next(iter(batch.values())))
         self.examples += size * trainer.world_size
         self.loss_count += size
@@ -129,8 +139,11 @@ class Recorder(L.Callback):
         if trainer.world_size == 1 or batch_idx % AGREE_EVERY == AGREE_EVERY - 1:
             due, signum = self._agree(trainer)
             if due or signum:
+                self._refuse_nan(trainer)
                 self._save(trainer, trainer.current_epoch, score=None)
                 self._stop_if(signum)
+        if trainer.is_global_zero and self.account.due() and not self.writer.busy:
+            self.writer.put(("account", partial(self.account.note, trainer.global_step)))
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate rank 0's batch statistics, which are those that a checkpoint keeps, on every rank."""
@@ -138,18 +151,17 @@ class Recorder(L.Callback):
             for buffer in pl_module.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
+    def on_validation_batch_end(self, *arguments: Any) -> None:
+        self.session.beat()
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._refuse_nan(trainer)
         row = self._row(trainer)
         self.history.append(row)
         self.loss_sum, self.loss_count, self.validated = 0.0, 0, False
-        if not math.isfinite(row["train/loss"]):
-            raise FloatingPointError(
-                f"the training loss is {row['train/loss']} in epoch {row['epoch']}; "
-                "lower --model.lr or set --trainer.gradient_clip_val, and look at the data"
-            )
         score = row.get(self.monitor)
         table = as_csv(self.history).encode()
         self._save(trainer, trainer.current_epoch + 1, score, (METRICS, partial(self.folder.write, METRICS, table)))
@@ -161,23 +173,31 @@ class Recorder(L.Callback):
         self._stop_if(self._agree(trainer)[1])
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self.progress is not None and trainer.is_global_zero:
+            self.account.note(trainer.global_step)
         self.teardown(trainer, pl_module, "fit")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self.progress is not None:
+            self.session.rest()
             self.seconds = self._elapsed()
             self.progress.close()
             self.progress = None
         self.writer.close()
 
-    def finish(self, trainer: L.Trainer) -> None:
+    def finish(self, trainer: L.Trainer) -> dict[str, Any]:
         """See to it that the final state is stored; on every rank, as none reads it before.
+
+        Returns:
+            The run's account.
 
         Raises:
             OSError: It cannot be stored.
         """
         self.writer.finish(CHECKPOINT, METRICS)
+        told = self.account.end(trainer.global_step, self.seconds) if trainer.is_global_zero else {}
         trainer.strategy.barrier()
+        return told
 
     def storage(self) -> dict[str, int]:
         """What ``result.json`` says of the storage: saves that failed, and operations that were tried again."""
@@ -224,6 +244,27 @@ class Recorder(L.Callback):
         torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
         return bool(asked[0]), int(asked[1])
 
+    def _refuse_nan(self, trainer: L.Trainer) -> None:
+        """Raise on every rank if the loss or the network of any is not finite: it is never saved, and so never best.
+
+        Raises:
+            FloatingPointError: It is not.
+        """
+        device = trainer.strategy.root_device
+        faults = torch.zeros(2, device=device)
+        faults[0] = 0 if math.isfinite(self.loss_sum) else 1
+        weights = (p for p in trainer.lightning_module.parameters() if p.is_floating_point())
+        faults[1] = 0 if all(bool(torch.isfinite(p).all()) for p in weights) else 1
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(faults, op=torch.distributed.ReduceOp.MAX)
+        if faults.any():
+            what = "the training loss is" if faults[0] else "the network's weights are"
+            again = ", again after going back with half the learning rate" if self.account.rollbacks else ""
+            raise FloatingPointError(
+                f"{what} not finite (NaN or infinite) in epoch {trainer.current_epoch + 1}{again}; lower --model.lr or "
+                "set --trainer.gradient_clip_val, and look at the data"
+            )
+
     def _save(self, trainer: L.Trainer, epoch: int, score: float | None, *more: tuple[str, Callable[[], None]]) -> None:
         """Save, and have it committed and ``more`` written; on every rank, as the state is gathered from all."""
         zero = trainer.is_global_zero
@@ -231,8 +272,15 @@ class Recorder(L.Callback):
             trainer.save_checkpoint(staged / WEIGHTS if zero else WEIGHTS)
             if zero:
                 finite = score if score is not None and math.isfinite(score) else None
-                commit = self.checkpoints.deferred(staged, epoch=epoch, step=trainer.global_step, score=finite)
-                self.writer.put((CHECKPOINT, commit), ("removal of old checkpoints", self.checkpoints.prune), *more)
+                step = trainer.global_step
+                commit = self.checkpoints.deferred(staged, epoch=epoch, step=step, score=finite)
+                seconds = self._elapsed()
+
+                def store() -> None:
+                    commit()
+                    self.account.save(step, seconds)
+
+                self.writer.put((CHECKPOINT, store), ("removal of old checkpoints", self.checkpoints.prune), *more)
         self.saved = time.monotonic()
 
     def _stop_if(self, signum: int) -> None:
@@ -263,6 +311,18 @@ def put_in_force(trainer: L.Trainer, configured: list[list[dict[str, Any]]]) -> 
     for schedule in trainer.lr_scheduler_configs:
         if hasattr(schedule.scheduler, "base_lrs"):
             schedule.scheduler.base_lrs = [g["initial_lr"] for g in schedule.scheduler.optimizer.param_groups]
+
+
+def scale_rates(trainer: L.Trainer, factor: float) -> None:
+    """Multiply every learning rate by a factor, now and in the rest of its schedule."""
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
+            if "initial_lr" in group:
+                group["initial_lr"] *= factor
+    for schedule in trainer.lr_scheduler_configs:
+        if hasattr(schedule.scheduler, "base_lrs"):
+            schedule.scheduler.base_lrs = [rate * factor for rate in schedule.scheduler.base_lrs]
 
 
 def as_csv(history: list[dict[str, float | int]]) -> str:

@@ -10,13 +10,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from cluster import console
 from cluster.checkpoints import Checkpoints
+from cluster.failures import is_disk_full
 from cluster.folder import Folder
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -24,6 +26,13 @@ RESUMABLE_CHANGES = ("trainer.max_epochs",)
 """Keys that may differ from a run's stored config: they say how far to go, not what is trained."""
 HEARTBEAT = 20.0
 """Seconds between signs of life of a run on remote storage; after three without one its lock is void."""
+
+WRITER = ".writer"
+"""File that is locked by whatever process writes checkpoints and metrics."""
+ORPHANS = 90.0
+"""Seconds that a new start waits for workers of an earlier one to end; more than a void lock takes to expire."""
+RESERVE, RESERVE_BYTES = ".reserve", 1 << 16
+"""File that a run on a local disk gives up when that is full, so that its result can still be written."""
 
 
 def check_name(name: str) -> str:
@@ -110,6 +119,8 @@ class Run:
         self.check(workload, config)
         self.folder.make()
         self.folder.write("config.yaml", text.encode())
+        if self.folder.is_local:
+            self.folder.write(RESERVE, os.urandom(RESERVE_BYTES), durable=False)
 
     def result(self) -> dict[str, Any]:
         """``result.json``; empty if there is none yet."""
@@ -121,7 +132,14 @@ class Run:
     def write_result(self, **values: Any) -> dict[str, Any]:
         """Update ``result.json``."""
         result = self.result() | values
-        self.folder.write("result.json", json.dumps(result, indent=1).encode())
+        content = json.dumps(result, indent=1).encode()
+        try:
+            self.folder.write("result.json", content)
+        except OSError as error:
+            if not is_disk_full(error) or not self.folder.exists(RESERVE):
+                raise
+            self.folder.remove(RESERVE)
+            self.folder.write("result.json", content)
         return result
 
     def history(self) -> list[dict[str, float]]:
@@ -150,7 +168,7 @@ class Run:
         storage = self.folder.local.parent if self.folder.is_local else None
         new_storage = storage is not None and not storage.exists()
         self.folder.make()
-        with _local_lock(self.folder, patience) if self.folder.is_local else _remote_lock(self.folder, patience):
+        with self._held(".lock", patience):
             try:
                 yield
             except ValueError:
@@ -159,6 +177,40 @@ class Run:
                     if new_storage and not any(storage.iterdir()):
                         storage.rmdir()
                 raise
+
+    @contextmanager
+    def writing(self, patience: float = ORPHANS) -> Iterator[None]:
+        """Be the only process that writes checkpoints and metrics, once workers that an earlier start left have ended.
+
+        The process that starts workers holds :meth:`lock`, and may be killed while they go on.
+
+        Args:
+            patience: Seconds to wait for them.
+
+        Raises:
+            ValueError: They are still there.
+        """
+        with self._held(WRITER, patience):
+            yield
+
+    def wait_for_orphans(self) -> None:
+        """Wait until no worker that an earlier start left writes any more.
+
+        Raises:
+            ValueError: One does for longer than that takes.
+        """
+        if not self.folder.exists(WRITER):
+            return
+        try:
+            with self.writing(patience=0):
+                return
+        except ValueError:
+            console.say("waiting for a worker of an earlier start to end")
+        with self.writing():
+            return
+
+    def _held(self, file: str, patience: float) -> AbstractContextManager[None]:
+        return (_local_lock if self.folder.is_local else _remote_lock)(self.folder, file, patience)
 
 
 def differences(stored: dict[str, Any], config: dict[str, Any], prefix: str = "") -> list[str]:
@@ -174,7 +226,7 @@ def differences(stored: dict[str, Any], config: dict[str, Any], prefix: str = ""
 
 
 @contextmanager
-def _local_lock(folder: Folder, patience: float) -> Iterator[None]:
+def _local_lock(folder: Folder, name: str, patience: float) -> Iterator[None]:
     import fcntl  # the kernel gives an flock back when its process dies, however it dies
 
     def taken() -> bool:
@@ -184,7 +236,7 @@ def _local_lock(folder: Folder, patience: float) -> Iterator[None]:
         except OSError:
             return False
 
-    with (folder.local / ".lock").open("a+") as file:
+    with (folder.local / name).open("a+") as file:
         if not _within(patience, taken):
             file.seek(0)
             raise ValueError(
@@ -207,20 +259,21 @@ def _within(seconds: float, done: Callable[[], bool]) -> bool:
 
 
 @contextmanager
-def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
+def _remote_lock(folder: Folder, name: str, patience: float) -> Iterator[None]:
     mine = f"{_owner()} {os.urandom(4).hex()}"
     began = time.monotonic()
 
     def beat() -> None:
-        told = {"owner": mine, "time": time.time(), "process": os.getpid(), "place": _place()}
-        folder.write(".lock", json.dumps(told).encode())
+        told = {"owner": mine, "time": time.time(), "process": os.getpid(), "place": process_place()}
+        folder.write(name, json.dumps(told).encode())
 
     def other() -> str | None:
         try:
-            held = json.loads(folder.read(".lock"))
+            held = json.loads(folder.read(name))
         except (FileNotFoundError, json.JSONDecodeError):
             return None
-        ended = _place() and held.get("place") == _place() and not os.path.exists(f"/proc/{held['process']}")
+        here = process_place()
+        ended = here and held.get("place") == here and not os.path.exists(f"/proc/{held['process']}")
         alive = time.time() - held["time"] < 3 * HEARTBEAT and held["owner"] != mine and not ended
         return held["owner"] if alive else None
 
@@ -250,10 +303,10 @@ def _remote_lock(folder: Folder, patience: float) -> Iterator[None]:
         stop.set()
         thread.join()
         with suppress(OSError):  # it expires by itself
-            folder.remove(".lock")
+            folder.remove(name)
 
 
-def _place() -> str | None:
+def process_place() -> str | None:
     """Where a process's number means this process; None where that cannot be told."""
     try:
         return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()} " + os.readlink(

@@ -49,6 +49,14 @@ class Session(ABC):
         """Where progress is shown; arguments as of :class:`cluster.console.Progress`."""
         return console.Progress(total, done, shown)
 
+    def beat(self) -> None:
+        """Called with every batch: training moves."""
+        return
+
+    def rest(self) -> None:
+        """Called when training ends: no further batch is to be expected."""
+        return
+
     def asked_to_stop(self) -> int:
         """The signal that asked this process to stop, or 0. The ranks of a run agree on it through the Recorder."""
         return 0

@@ -4,18 +4,19 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cluster import console, preflight, worker_console, worker_log
+from cluster import console, preflight
 from cluster.access import address_of, check_access
+from cluster.attempts import Account, persevere
+from cluster.failures import OOM_BY_KERNEL, Failure, RunFailed, classify, oom_kills
 from cluster.folder import Folder
 from cluster.placement import Placement
-from cluster.retrying import StorageError
 from cluster.runs import Run
 from cluster.session import LocalSession, Session, Stopped, catch_signals, ddp_options
+from cluster.watchdog import PART, Watchdog
 from cluster.worker import Job, fit
 from workloads._machine import available_cpus
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 STOP = ".stop"
 """File in the run directory that asks the workers to save and stop; holds the signal's number."""
-FAULT = ".fault"
-"""File in the run directory with the one line that a worker has for the user."""
+STACKS = "stacks"
+"""Folder in the run directory with the stacks of all ranks, a folder an attempt in which a rank hung."""
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -37,20 +38,32 @@ def train(job: Job) -> dict[str, Any]:
     Raises:
         ValueError: The user's settings or data are at fault; nothing has been written.
         Stopped: The run was asked to stop, and has saved.
-        RuntimeError: The run failed.
+        RunFailed: The run failed.
     """
     run = Run(Folder(job.directory))
     with run.lock():
+        Account(run.folder).open()
+        run.wait_for_orphans()
         try:
-            return _train_by_ray(job, run) if uses_ray(job.placement) else _train_here(job)
+            return _train_by_ray(job, run) if uses_ray(job.placement) else _train_here(job, run)
         except Stopped:
-            run.write_result(status="stopped")
+            run.write_result(status="stopped", **Account(run.folder).told())
             raise
-        except (ValueError, StorageError):
-            raise  # a mistake of the user's, not a failure of the run; or there is nowhere to write it down
-        except Exception as error:
-            run.write_result(status="failed", error=f"{type(error).__name__}: {error}")
+        except RunFailed as error:
+            record(run, error.failure)
+            if error.failure.exit_code == 2:
+                raise ValueError(error.failure.message) from error
             raise
+
+
+def record(run: Run, failure: Failure) -> None:
+    """Write down that a run has failed, and why, as far as there is somewhere to write.
+
+    A mistake of the user's in a run that has not begun leaves nothing.
+    """
+    with suppress(OSError):
+        if failure.exit_code != 2 or run.folder.exists("config.yaml"):
+            run.write_result(status="failed", failure=failure.told(), **Account(run.folder).told())
 
 
 def uses_ray(placement: Placement) -> bool:
@@ -58,7 +71,7 @@ def uses_ray(placement: Placement) -> bool:
     return placement.workers > 1 or bool(placement.address or os.environ.get("RAY_ADDRESS"))
 
 
-def _train_here(job: Job) -> dict[str, Any]:
+def _train_here(job: Job, run: Run) -> dict[str, Any]:
     placement = job.placement
     if placement.gpus_per_worker not in ("auto", 0):
         import torch
@@ -68,8 +81,16 @@ def _train_here(job: Job) -> dict[str, Any]:
     if placement.gpus_per_worker == 0:
         job = replace(job, placement=replace(placement, accelerator="cpu"))
     session = LocalSession()
+
+    def attempt() -> None:
+        try:
+            fit(job, session)
+        except Exception as error:
+            raise RunFailed(classify(error)) from error
+
     with session.signals():
-        return fit(job, session)
+        persevere(run.folder, 0, attempt)
+    return run.result()
 
 
 def refuse_excess(what: str, wanted: float, available: float, has: str) -> None:
@@ -132,16 +153,21 @@ def place(placement: Placement, resources: dict[str, float]) -> Placement:
 
 
 class TrainSession(Session):
-    """A worker of Ray Train. It is asked to stop through a file in the run directory.
+    """A worker of Ray Train. It is asked to stop through a file in the run directory."""
 
-    Args:
-        run: The run.
-        speaker: Its way to the driver's terminal; None to be silent.
-    """
+    shows_progress = False
 
-    def __init__(self, run: Run, speaker: worker_console.Speaker | None = None) -> None:
-        self.run, self.speaker, self.signum, self.done = run, speaker, 0, threading.Event()
-        self.shows_progress = speaker is not None
+    def __init__(self, run: Run, watchdog: Watchdog) -> None:
+        self.run, self.watchdog, self.signum, self.done = run, watchdog, 0, threading.Event()
+
+    def begin(self) -> None:
+        self.watchdog.begin()
+
+    def beat(self) -> None:
+        self.watchdog.beat()
+
+    def rest(self) -> None:
+        self.watchdog.rest()
 
     def trainer_arguments(self, accelerator: str, find_unused_parameters: bool) -> dict[str, Any]:
         from ray.train.lightning import RayDDPStrategy, RayLightningEnvironment
@@ -153,17 +179,12 @@ class TrainSession(Session):
             "plugins": [RayLightningEnvironment()],
         }
 
-    def progress(self, total: int, done: int, shown: bool) -> console.Progress:
-        if self.speaker is None:
-            return super().progress(total, done, shown)
-        return worker_console.RelayedProgress(total, shown, self.speaker)
-
     def asked_to_stop(self) -> int:
         return self.signum
 
     @contextmanager
     def watching(self, rank: int) -> Iterator[None]:
-        """Look for the stop file while inside, on rank 0: the Recorder tells the others. What is said is kept."""
+        """Look for the stop file while inside, on rank 0: the Recorder tells the others."""
 
         def watch() -> None:
             while not self.done.wait(1.0):
@@ -176,11 +197,7 @@ class TrainSession(Session):
         if rank == 0:
             thread.start()
         try:
-            with ExitStack() as stack:
-                if self.speaker is not None:
-                    stack.enter_context(self.speaker.speaking(rank))
-                stack.enter_context(worker_log.kept(self.run.folder, rank))
-                yield
+            yield
         finally:
             self.done.set()
             if rank == 0:
@@ -194,17 +211,18 @@ def _worker(given: dict[str, Any]) -> None:
     job: Job = given["job"]
     job.go_there()
     run = Run(Folder(job.directory))
-    rank = ray.train.get_context().get_world_rank()
-    session: TrainSession = given["make_session"](run)
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    stacks = run.folder / STACKS / context.get_experiment_name()
+    watchdog = Watchdog(stacks, rank, PART * job.placement.collective_timeout)
+    session: TrainSession = given["make_session"](run, watchdog)
     try:
-        with session.watching(rank):
+        with run.writing() if rank == 0 else nullcontext(), session.watching(rank), watchdog.watching():
             fit(job, session)
     except Stopped:
-        return  # saved; an exception would be taken for a lost worker and tried again
-    except ValueError as error:
-        # The data and the settings are the same on every rank and in every attempt: trying again would not help.
-        if rank == 0:
-            run.folder.write(FAULT, str(error).encode())
+        return  # saved; an exception would be taken for a failure
+    except Exception as error:
+        raise RunFailed(classify(error)) from error  # here, where the error's own cause is still known
 
 
 def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
@@ -212,26 +230,21 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
         refuse_excess("workers", job.placement.workers, available_cpus(), "this machine has CPUs for")
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # what is printed goes into the run's own logs
     stopped_by: list[int] = []
 
     def ask_to_stop(signum: int) -> None:
         stopped_by.append(signum)
         run.folder.write(STOP, str(signum).encode())
 
-    for left in (STOP, FAULT):
-        run.folder.remove(left)
+    run.folder.remove(STOP)
     with connected(job.placement) as resources:
         placed = preflight.fit(job.placement, place(job.placement, resources), preflight.nodes())
         preflight.quick(placed, job.directory)
         job = replace(job, placement=placed)
         preflight.wait_for_room(placed)
-        with worker_console.shown(run.folder) as speaker, catch_signals(ask_to_stop):
-            _run_trainer(job, run, partial(TrainSession, speaker=speaker))
-    if run.folder.exists(FAULT):
-        fault = run.folder.read(FAULT).decode()
-        run.folder.remove(FAULT)
-        raise ValueError(fault)
+        with _following(run), catch_signals(ask_to_stop):
+            persevere(run.folder, placed.max_failures, lambda: attempt_by_ray(job, run))
+    run.folder.remove(".ray")
     if stopped_by:
         run.folder.remove(STOP)
         if run.result().get("status") != "finished":
@@ -239,17 +252,16 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     return run.result()
 
 
-def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]) -> "TorchTrainer":
-    """Ray Train's trainer of a run, whose placement is decided.
+def ray_trainer(job: Job, name: str, make_session: Callable[[Run, Watchdog], TrainSession]) -> "TorchTrainer":
+    """Ray Train's trainer of one attempt of a run, whose placement is decided.
 
     Args:
         job: The run.
         name: What Ray calls it.
         make_session: Makes each worker's session.
     """
-    import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
 
     placement = job.placement
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(60 * placement.placement_timeout)
@@ -261,39 +273,60 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
             use_gpu=placement.gpus_per_worker > 0,
             resources_per_worker=preflight.bundle(placement),
         ),
+        torch_config=TorchConfig(timeout_s=placement.collective_timeout),
         run_config=RunConfig(
             name=name,
-            # On this node, whatever the run's storage: Ray is given no checkpoint, so that what it keeps is of no use,
-            # and a call of its own to a storage that fails now and then would end the run.
-            storage_path=f"{ray._private.worker._global_node.get_session_dir_path()}/raydeck",
-            # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
-            failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=0),
+            **(Folder(job.directory) / ".ray").for_ray(),
+            # Ray Train would retry whatever a worker raised, and wait for room once more, and for ever, whenever that
+            # timeout has passed. What is worth another attempt is decided in `persevere`.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
     )
 
 
-def _run_trainer(job: Job, run: Run, make_session: Callable[[Run], TrainSession] = TrainSession) -> None:
-    """Run Ray Train to its end, off the main thread, where signals remain ours.
-
-    Workers that are lost while they start are the one failure that Ray Train does not count among ``max_failures``:
-    the run is started anew for them, and goes on from its last checkpoint.
+def attempt_name(run: Run) -> str:
+    """What Ray calls the next attempt: a fresh name each time, as its own snapshot of an earlier one, which may be
+    torn, is not to be trusted.
     """
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+    return f"attempt-{Account(run.folder).attempts + 1}-{uuid.uuid4().hex[:8]}"
 
-    for left in range(job.placement.max_failures, -1, -1):
-        name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
-        failure = _fit_aside(ray_trainer(job, name, make_session))
-        if failure is None:
-            return
-        inner = getattr(failure, "controller_failure", None)
-        if isinstance(inner, WorkerGroupStartupTimeoutError):
-            line = preflight.not_placed(job.placement)
-            if run.folder.exists("config.yaml"):
-                run.write_result(status="failed", error=line)
-            raise ValueError(line) from failure
-        if not left or not isinstance(inner, WorkerGroupStartupFailedError):
-            raise RuntimeError(cause(failure)) from failure
-        console.warn("workers were lost while they started; starting them anew")
+
+def attempt_by_ray(job: Job, run: Run) -> None:
+    """Run Ray Train to its end once, off the main thread, where signals remain ours.
+
+    Raises:
+        RunFailed: It failed.
+    """
+    name, kills = attempt_name(run), preflight.on_nodes(oom_kills)
+    failure = _fit_aside(ray_trainer(job, name, TrainSession))
+    if failure is not None:
+        raise RunFailed(explain(failure, job, run, name, kills)) from failure
+
+
+def explain(error: BaseException, job: Job, run: Run, name: str, kills: dict[str, Any]) -> Failure:
+    """Why an attempt failed, with what is known outside its workers.
+
+    Args:
+        error: What Ray Train raised.
+        job: The run, whose placement is decided.
+        run: Its directory.
+        name: What Ray called the attempt.
+        kills: Number of processes that the kernel had ended for want of memory when it began, asked of every node.
+    """
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+
+    if isinstance(getattr(error, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        return Failure("no_room", preflight.not_placed(job.placement))
+    found = classify(error)
+    if found.kind == "lost_worker":
+        before, now = preflight.answers(kills), preflight.answers(preflight.on_nodes(oom_kills))
+        if any(now[node] > before[node] for node in now.keys() & before.keys()):
+            return Failure("out_of_memory", OOM_BY_KERNEL)
+    if found.kind == "hung":
+        stacks = run.folder / STACKS / name
+        if stacks.exists():
+            return replace(found, message=f"{found.message}; the stacks of all ranks are in {stacks.short()}")
+    return found
 
 
 def _fit_aside(trainer: "TorchTrainer") -> BaseException | None:
@@ -313,11 +346,27 @@ def _fit_aside(trainer: "TorchTrainer") -> BaseException | None:
     return failures[0] if failures else None
 
 
-def cause(error: BaseException) -> str:
-    """The first line of what went wrong in the first worker that failed."""
-    workers = getattr(error, "worker_failures", None)
-    inner: BaseException = workers[min(workers)] if workers else error
-    while getattr(inner, "cause", None) or inner.__cause__:
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    lines = [line for line in str(inner).splitlines() if line.strip()]
-    return lines[-1] if lines else type(inner).__name__
+@contextmanager
+def _following(run: Run) -> Iterator[None]:
+    """Print the epochs that the workers write down, while inside."""
+    done = threading.Event()
+    shown = len(run.history())
+
+    def follow() -> None:
+        nonlocal shown
+        finished = False
+        while not finished:
+            finished = done.wait(1.0)
+            with suppress(OSError):
+                history = run.history()
+                for row in history[shown:]:
+                    console.say(console.epoch(row))
+                shown = max(shown, len(history))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -12,19 +12,21 @@ import statistics
 import sys
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import workloads
+from cluster.failures import Failure, RunFailed, classify
 from cluster.folder import Folder
 from cluster.placement import Search
 from cluster.runs import Run
 from cluster.session import Session
 from cluster.spaces import Space
-from cluster.train import FAULT, STOP, TrainSession, cause, ray_trainer
+from cluster.train import STOP, TrainSession, attempt_name, ray_trainer
+from cluster.watchdog import Watchdog
 from cluster.worker import Job, fit
 
 PATIENCE = 60
@@ -193,14 +195,15 @@ class RelayedSession(TrainSession):
 
     Args:
         run: The trial's run.
+        watchdog: Its rank's.
         relay: Handle of a :class:`Relay`.
         span: Epochs back from the newest of which all checkpoints are kept.
     """
 
     final = False
 
-    def __init__(self, run: Run, relay: Any, span: int) -> None:
-        super().__init__(run)
+    def __init__(self, run: Run, watchdog: Watchdog, relay: Any, span: int) -> None:
+        super().__init__(run, watchdog)
         self.relay, self.span = relay, span
 
     def report(self, row: dict[str, float], best: dict[str, float]) -> None:
@@ -213,26 +216,47 @@ class RelayedSession(TrainSession):
 
 
 def train_trial(config: dict[str, Any], sweep: Sweep) -> None:
-    """What Tune runs for each trial; ``config`` is ``{"asked": {"trial": name, "point": point}}``."""
+    """What Tune runs for each trial; ``config`` is ``{"asked": {"trial": name, "point": point}}``.
+
+    Tune starts a failed trial again, whatever it failed from. One that would fail again does so at once.
+
+    Raises:
+        RunFailed: The trial failed.
+    """
     job = sweep.job_of(**config["asked"])
     job.go_there()
-    run, reporter = Run(Folder(job.directory)), Reporter(sweep, _known_epoch())
-    train = _with_workers if job.placement.workers > 1 else _here
+    run = Run(Folder(job.directory))
     with run.lock(PATIENCE):
-        if sweep.search.scheduler == "pbt" and run.folder.exists("config.yaml"):
-            workload = workloads.load(job.workload)  # pbt may have altered it since
-            run.folder.write("config.yaml", workload.to_yaml(job.config).encode())
-        reporter.repeat(run.history())
-        train(job, sweep, reporter.report)
-        outcomes = [reporter.outcome(run)]
-        for k in range(1, sweep.search.seeds):
-            config = job.config | {"seed": job.config["seed"] + k}
-            another = Run(Folder(f"{job.directory}/seed-{k}"))
-            if another.result().get("status") != "finished":
-                train(replace(job, config=config, directory=str(another.folder)), sweep, reporter.beat)
-            outcomes.append(reporter.outcome(another))
-        if sweep.search.seeds > 1 or sweep.search.objectives:
-            reporter.conclude(outcomes)
+        before = run.result().get("failure")
+        if before and not Failure.read(before).retried:
+            raise RunFailed(Failure.read(before))
+        try:
+            _train_trial(job, run, sweep)
+        except Exception as error:
+            failure = classify(error)
+            with suppress(OSError):
+                run.write_result(status="failed", failure=failure.told())
+            raise RunFailed(failure) from error
+
+
+def _train_trial(job: Job, run: Run, sweep: Sweep) -> None:
+    """Train a trial, with each of its seeds, and report it."""
+    reporter = Reporter(sweep, _known_epoch())
+    train = _with_workers if job.placement.workers > 1 else _here
+    if sweep.search.scheduler == "pbt" and run.folder.exists("config.yaml"):
+        workload = workloads.load(job.workload)  # pbt may have altered it since
+        run.folder.write("config.yaml", workload.to_yaml(job.config).encode())
+    reporter.repeat(run.history())
+    train(job, sweep, reporter.report)
+    outcomes = [reporter.outcome(run)]
+    for k in range(1, sweep.search.seeds):
+        config = job.config | {"seed": job.config["seed"] + k}
+        another = Run(Folder(f"{job.directory}/seed-{k}"))
+        if another.result().get("status") != "finished":
+            train(replace(job, config=config, directory=str(another.folder)), sweep, reporter.beat)
+        outcomes.append(reporter.outcome(another))
+    if sweep.search.seeds > 1 or sweep.search.objectives:
+        reporter.conclude(outcomes)
 
 
 def _known_epoch() -> int:
@@ -258,12 +282,10 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
     import ray
 
     run = Run(Folder(job.directory))
-    for left in (FAULT, STOP):
-        run.folder.remove(left)
+    run.folder.remove(STOP)
     relay = ray.remote(num_cpus=0)(Relay).remote()
     make_session = functools.partial(RelayedSession, relay=relay, span=_span(sweep))
-    # A fresh name each time: what Ray Train remembers of an earlier start of the trial is not to be trusted.
-    trainer = ray_trainer(job, uuid.uuid4().hex[:8], make_session)
+    trainer = ray_trainer(job, attempt_name(run), make_session)
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -290,12 +312,8 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
         thread.join(END)
         run.folder.remove(STOP)
         ENDED.set()
-    if run.folder.exists(FAULT):
-        fault = run.folder.read(FAULT).decode()
-        run.folder.remove(FAULT)
-        raise ValueError(fault)
     if failures:
-        raise RuntimeError(cause(failures[0])) from failures[0]
+        raise failures[0]
 
 
 def trainable(function: Callable[..., None], sweep: Sweep) -> type:

@@ -78,8 +78,7 @@ def run_tuner(
                 stop=Budget(budget - ledger.elapsed()) if budget else None,
                 callbacks=[board],
                 reuse_actors=True,
-                # Ray Train itself replaces a lost worker of a trial with several.
-                max_failures=sweep.job.placement.max_failures if sweep.job.placement.workers == 1 else 0,
+                max_failures=sweep.job.placement.max_failures,  # a trial itself tells what is worth another attempt
                 trial_dirname_creator=lambda trial: trial.trial_id,
                 verbose=0,
                 raise_on_failed_trial=False,

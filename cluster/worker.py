@@ -92,18 +92,18 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
             data.batches(split, shuffle=split == "train")
         if trainer.is_global_zero:
             run.start(job.workload, config, workload.to_yaml(config))
-            run.write_result(workload=job.workload, status="running", seed=config["seed"], **provenance())
+            run.write_result(workload=job.workload, status="running", failure=None, seed=config["seed"], **provenance())
         with store.latest() as found:
             if found and session.shows_progress and trainer.is_global_zero:
                 console.say(f"going on from epoch {found[0].epoch}, step {found[0].step} ({run.folder.short()})")
             trainer.fit(model, datamodule=data, ckpt_path=found and found[1] / WEIGHTS, weights_only=True)
-        recorder.finish(trainer)
-        values = summary(trainer, model, recorder, workload)
+        account = recorder.finish(trainer)
+        values = summary(trainer, model, recorder, workload) | account
         if session.final:
             values |= examine(trainer, model, run, workload, job)
     if not trainer.is_global_zero:
         return values
-    return run.write_result(status="finished", error=None, **values)
+    return run.write_result(status="finished", **values)
 
 
 def build_trainer(

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cluster import console
+from cluster.failures import is_disk_full
 
 
 class Writer:
     """Writes one thing after the other. An error is warned of once a kind and counted, and training goes on.
+
+    But not on a full disk, which only a person can mend.
 
     What failed last of each kind is tried once more at the end, unless something newer of its kind was written since.
 
@@ -38,7 +41,8 @@ class Writer:
         """Until nothing is under way.
 
         Raises:
-            Exception: A mistake of ours in the background; errors of storage are not raised.
+            OSError: The disk is full; other errors of storage are not raised.
+            Exception: A mistake of ours in the background.
         """
         pending, self.pending = self.pending, None
         if pending is not None:
@@ -66,6 +70,8 @@ class Writer:
             try:
                 task()
             except OSError as error:
+                if is_disk_full(error):
+                    raise  # the next save would find no more space, and what is trained until then would be lost
                 self.failed[kind] = task
                 if not self.errors[kind]:
                     reason = " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.board import reason
+from cluster.failures import of_text
 
 
 @pytest.mark.parametrize(
@@ -31,4 +31,4 @@ from cluster.board import reason
     ],
 )
 def test_why_a_trial_failed_is_one_line(told, line):
-    assert reason(told) == line
+    assert of_text(told) == line

@@ -110,7 +110,7 @@ def test_a_failing_trial_is_recorded_with_its_reason_and_the_others_go_on(raydec
     rows = {row["model.lr"]: row for row in trials_csv(tmp_path)}
     assert len(rows) == 2 and rows["0.1"]["status"] == "finished"
     failed = rows["1e+25"]
-    assert failed["status"] == "failed" and "the training loss is nan" in failed["error"]
+    assert failed["status"] == "failed" and "the training loss is not finite" in failed["error"]
     assert f"{failed['trial']} failed: " in out
     assert json.loads((tmp_path / "runs" / "s" / "result.json").read_text())["num_failed"] == 1
 
