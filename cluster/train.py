@@ -1,14 +1,15 @@
 """One run: in this process, or by Ray Train on a cluster."""
 
+import math
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cluster import console, preflight
+from cluster import console, elastic, preflight
 from cluster.access import address_of, check_access
 from cluster.folder import Folder
 from cluster.placement import Placement
@@ -25,6 +26,8 @@ STOP = ".stop"
 """File in the run directory that asks the workers to save and stop; holds the signal's number."""
 FAULT = ".fault"
 """File in the run directory with the one line that a worker has for the user."""
+ELASTIC_START_MINUTES = 0.5
+"""How long an elastic run waits for workers that there was room for, before it looks again for how many there is."""
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def train(job: Job) -> dict[str, Any]:
 
 def uses_ray(placement: Placement) -> bool:
     """More than one worker, or a cluster named by flag or environment; otherwise a run needs no Ray."""
-    return placement.workers > 1 or bool(placement.address or os.environ.get("RAY_ADDRESS"))
+    return placement.most > 1 or bool(placement.address or os.environ.get("RAY_ADDRESS"))
 
 
 def _train_here(job: Job) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def place(placement: Placement, resources: dict[str, float]) -> Placement:
     Raises:
         ValueError: The cluster cannot hold it, even when idle.
     """
-    workers, cpus, gpus = placement.workers, resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    workers, cpus, gpus = placement.fewest, resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     per_worker = placement.gpus_per_worker
     if per_worker == "auto":
         per_worker = 1.0 if placement.accelerator != "cpu" and gpus >= workers else 0.0
@@ -125,15 +128,20 @@ def place(placement: Placement, resources: dict[str, float]) -> Placement:
         raise ValueError(f"--accelerator gpu: {workers} workers need a GPU each and the cluster has {gpus:g}")
     refuse_excess("GPUs", workers * per_worker, gpus, "the cluster has")
     refuse_excess("CPUs", workers * max(1, placement.cpus_per_worker), cpus, "the cluster has")
-    each = placement.cpus_per_worker or int(cpus // workers)
+    each = placement.cpus_per_worker or max(1, int(cpus // placement.most))
     accelerator = "gpu" if per_worker else "cpu"
     return replace(placement, cpus_per_worker=each, gpus_per_worker=per_worker, accelerator=accelerator)
 
 
 class TrainSession(Session):
-    """A worker of Ray Train. It is asked to stop through a file in the run directory."""
+    """A worker of Ray Train. It is asked to stop through a file in the run directory, or by a notice to its node.
+
+    Attributes:
+        moves: Whether a notice to the node stops the run, for its launcher to go on with it elsewhere.
+    """
 
     shows_progress = False
+    moves = True
 
     def __init__(self, run: Run) -> None:
         self.run, self.signum, self.done = run, 0, threading.Event()
@@ -152,25 +160,30 @@ class TrainSession(Session):
         return self.signum
 
     @contextmanager
-    def watching(self, rank: int) -> Iterator[None]:
-        """Look for the stop file while inside, on rank 0: the Recorder tells the others."""
+    def watching(self, rank: int, local_rank: int) -> Iterator[None]:
+        """Look while inside for the stop file, on rank 0, and for a notice, once a node: the Recorder tells the others.
+
+        Args:
+            rank: Of this worker.
+            local_rank: Its rank among those of its node.
+        """
 
         def watch() -> None:
             while not self.done.wait(1.0):
                 with suppress(OSError):  # storage that fails now may answer in a second
-                    if self.run.folder.exists(STOP):
+                    if rank == 0 and self.run.folder.exists(STOP):
                         self.signum = int(self.run.folder.read(STOP))
                         return
+                if self.moves and local_rank == 0 and not self.signum and elastic.leaving():
+                    self.signum = elastic.MOVE
 
         thread = threading.Thread(target=watch, daemon=True)
-        if rank == 0:
-            thread.start()
+        thread.start()
         try:
             yield
         finally:
             self.done.set()
-            if rank == 0:
-                thread.join()
+            thread.join()
 
 
 def _worker(given: dict[str, Any]) -> None:
@@ -180,10 +193,11 @@ def _worker(given: dict[str, Any]) -> None:
     job: Job = given["job"]
     job.go_there()
     run = Run(Folder(job.directory))
-    rank = ray.train.get_context().get_world_rank()
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
     session: TrainSession = given["make_session"](run)
     try:
-        with session.watching(rank):
+        with session.watching(rank, context.get_local_rank()):
             fit(job, session)
     except Stopped:
         return  # saved; an exception would be taken for a lost worker and tried again
@@ -195,7 +209,7 @@ def _worker(given: dict[str, Any]) -> None:
 
 def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     if address_of(job.placement) == "local":
-        refuse_excess("workers", job.placement.workers, available_cpus(), "this machine has CPUs for")
+        refuse_excess("workers", job.placement.fewest, available_cpus(), "this machine has CPUs for")
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     os.environ.setdefault("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
     stopped_by: list[int] = []
@@ -209,10 +223,8 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     with connected(job.placement) as resources:
         placed = preflight.fit(job.placement, place(job.placement, resources), preflight.nodes())
         preflight.quick(placed, job.directory)
-        job = replace(job, placement=placed)
-        preflight.wait_for_room(placed)
         with _following(run), catch_signals(ask_to_stop):
-            _run_trainer(job, run)
+            _run_trainer(replace(job, placement=placed), run, lambda: bool(stopped_by))
     run.folder.remove(".ray")
     if run.folder.exists(FAULT):
         fault = run.folder.read(FAULT).decode()
@@ -225,22 +237,29 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     return run.result()
 
 
-def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]) -> "TorchTrainer":
+def ray_trainer(
+    job: Job, name: str, make_session: Callable[[Run], TrainSession], max_failures: int, start_minutes: float
+) -> "TorchTrainer":
     """Ray Train's trainer of a run, whose placement is decided.
 
     Args:
         job: The run.
         name: What Ray calls it.
         make_session: Makes each worker's session.
+        max_failures: Losses after which Ray Train itself starts the workers anew.
+        start_minutes: How long Ray Train waits for room.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
+    from cluster.network import Connection
+
     placement = job.placement
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(60 * placement.placement_timeout)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(60 * start_minutes)
     return TorchTrainer(
         _worker,
         train_loop_config={"job": job, "make_session": make_session},
+        torch_config=Connection(),
         scaling_config=ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.gpus_per_worker > 0,
@@ -250,33 +269,78 @@ def ray_trainer(job: Job, name: str, make_session: Callable[[Run], TrainSession]
             name=name,
             **(Folder(job.directory) / ".ray").for_ray(),
             # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
-            failure_config=FailureConfig(max_failures=placement.max_failures, controller_failure_limit=0),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=0),
         ),
     )
 
 
-def _run_trainer(job: Job, run: Run) -> None:
-    """Run Ray Train to its end, off the main thread, where signals remain ours.
+def _run_trainer(job: Job, run: Run, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Run Ray Train to the run's end, anew from the last checkpoint whenever workers are lost or should be others.
 
-    Workers that are lost while they start are the one failure that Ray Train does not count among ``max_failures``:
-    the run is started anew for them, and goes on from its last checkpoint.
+    Ray Train itself would start as many workers as before, and tells neither a node that was announced to go from one
+    that was lost, nor workers that are lost while they start from a mistake of its own.
+
+    Args:
+        job: The run, with a placement that has been decided.
+        run: Its directory.
+        stopped: Whether the run has been asked to stop.
     """
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
-    for left in range(job.placement.max_failures, -1, -1):
-        name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
-        failure = _fit_aside(ray_trainer(job, name, TrainSession))
+    placement, left, late, sizes = job.placement, job.placement.max_failures, 0.0, []
+    start_minutes = min(placement.placement_timeout, ELASTIC_START_MINUTES if placement.is_elastic else math.inf)
+    while workers := _find_room(placement, run, stopped):
+        sizes.append(workers)
+        failure = _attempt(job, run, workers, start_minutes)
         if failure is None:
-            return
-        inner = getattr(failure, "controller_failure", None)
-        if isinstance(inner, WorkerGroupStartupTimeoutError):
-            line = preflight.not_placed(job.placement)
-            if run.folder.exists("config.yaml"):
-                run.write_result(status="failed", error=line)
-            raise ValueError(line) from failure
-        if not left or not isinstance(inner, WorkerGroupStartupFailedError):
-            raise RuntimeError(cause(failure)) from failure
-        console.warn("workers were lost while they started; starting them anew")
+            if stopped() or run.folder.exists(FAULT) or run.result().get("status") != "running":
+                break
+            console.say("saved; going on with other workers")
+            run.folder.remove(STOP)
+            continue
+        if isinstance(getattr(failure, "controller_failure", None), WorkerGroupStartupTimeoutError):
+            late += start_minutes  # what there was room for a moment ago
+            if late >= placement.placement_timeout:
+                _no_room(run, preflight.not_placed(placement))
+            continue
+        late = 0.0
+        if not elastic.was_taken_away(failure):
+            if not left or stopped():
+                raise RuntimeError(cause(failure)) from failure
+            left -= 1
+        console.warn(f"workers were lost ({cause(failure)}); going on from the last checkpoint")
+    if placement.is_elastic and run.result().get("status") == "finished":
+        run.write_result(workers=placement.workers, world_sizes=sizes)
+
+
+def _find_room(placement: Placement, run: Run, stopped: Callable[[], bool]) -> int:
+    try:
+        return preflight.wait_for_room(placement, stopped)
+    except ValueError as error:
+        _no_room(run, str(error))
+
+
+def _no_room(run: Run, line: str) -> NoReturn:
+    """Give a run up for want of room, so that its result says so if it has begun."""
+    if run.folder.exists("config.yaml"):
+        run.write_result(status="failed", error=line)
+    raise ValueError(line)
+
+
+def _attempt(job: Job, run: Run, workers: int, start_minutes: float) -> BaseException | None:
+    """Train with a number of workers until they end; returns what they failed with."""
+    placement = job.placement
+    if placement.is_elastic:
+        console.say(f"training with {workers} worker{'s' if workers > 1 else ''} of {placement.workers}")
+
+    def move() -> None:
+        console.say("there is room for more workers: saving")
+        run.folder.write(STOP, str(elastic.MOVE).encode())
+
+    name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
+    attempt = replace(job, placement=replace(placement, workers=workers))
+    with elastic.watching_for_room(placement, workers, move):
+        return _fit_aside(ray_trainer(attempt, name, TrainSession, 0, start_minutes))
 
 
 def _fit_aside(trainer: "TorchTrainer") -> BaseException | None:

@@ -198,6 +198,7 @@ class RelayedSession(TrainSession):
     """
 
     final = False
+    moves = False  # Ray Train itself starts the workers anew
 
     def __init__(self, run: Run, relay: Any, span: int) -> None:
         super().__init__(run)
@@ -263,7 +264,8 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
     relay = ray.remote(num_cpus=0)(Relay).remote()
     make_session = functools.partial(RelayedSession, relay=relay, span=_span(sweep))
     # A fresh name each time: what Ray Train remembers of an earlier start of the trial is not to be trusted.
-    trainer = ray_trainer(job, uuid.uuid4().hex[:8], make_session)
+    placement = job.placement
+    trainer = ray_trainer(job, uuid.uuid4().hex[:8], make_session, placement.max_failures, placement.placement_timeout)
     failures: list[BaseException] = []
 
     def work() -> None:
