@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cluster.placement import Placement
-from cluster.preflight import MORE_SECONDS, Claims, bundle
+from cluster.preflight import MORE_SECONDS, Claims, bundle, draining
 
 MOVE = int(signal.SIGUSR1)
 """In place of a signal's number: the workers save and end, and the run goes on with others."""
@@ -19,7 +19,7 @@ def leaving() -> bool:
     """Whether the node of this process has been given notice (drained, preempted)."""
     import ray
 
-    return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+    return ray.get_runtime_context().get_node_id() in draining()
 
 
 def was_taken_away(failure: BaseException) -> bool:

@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive.
+    """A node that is there to stay.
 
     Args:
         id: Ray's name of it.
@@ -61,14 +61,22 @@ class Node:
 
 
 def nodes() -> list[Node]:
-    """The nodes of the cluster that this process has joined."""
+    """The nodes of the cluster that this process has joined, but for those about to be taken away."""
     import ray
 
+    leaving = draining()
     return [
         Node(node["NodeID"], f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})", node["Resources"])
         for node in sorted(ray.nodes(), key=lambda node: node["NodeManagerAddress"])
-        if node["Alive"]
+        if node["Alive"] and node["NodeID"] not in leaving
     ]
+
+
+def draining() -> set[str]:
+    """Ids of the nodes that have been given notice (drained, preempted)."""
+    import ray
+
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def bundle(placement: Placement) -> dict[str, float]:

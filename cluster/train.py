@@ -269,7 +269,9 @@ def ray_trainer(
             name=name,
             **(Folder(job.directory) / ".ray").for_ray(),
             # By default Ray Train waits for room once more, and for ever, whenever that timeout has passed.
-            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=0),
+            failure_config=FailureConfig(
+                max_failures=max_failures, max_preemption_failures=max_failures, controller_failure_limit=0
+            ),
         ),
     )
 
@@ -304,11 +306,12 @@ def _run_trainer(job: Job, run: Run, stopped: Callable[[], bool] = lambda: False
                 _no_room(run, preflight.not_placed(placement))
             continue
         late = 0.0
-        if not elastic.was_taken_away(failure):
-            if not left or stopped():
-                raise RuntimeError(cause(failure)) from failure
-            left -= 1
-        console.warn(f"workers were lost ({cause(failure)}); going on from the last checkpoint")
+        announced = elastic.was_taken_away(failure)
+        if stopped() or not (announced or left):
+            raise RuntimeError(cause(failure)) from failure
+        left -= not announced
+        what = "a node was taken away" if announced else f"workers were lost ({cause(failure)[:120]})"
+        console.warn(f"{what}; going on from the last checkpoint")
     if placement.is_elastic and run.result().get("status") == "finished":
         run.write_result(workers=placement.workers, world_sizes=sizes)
 

@@ -7,6 +7,7 @@ Needs root on Linux.
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -46,6 +47,27 @@ def why_not():
     return (made.stderr + entered.stderr).strip()
 
 
+def end_all(space):
+    """Kill every process in a namespace."""
+    for _ in range(50):
+        pids = ip("netns", "pids", space, check=False).split()
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def sweep():
+    """Remove what a test that was killed has left: a namespace is named for the process that made it."""
+    for line in ip("netns", "list").splitlines():
+        made = re.fullmatch(r"rd-(\d+)-[0-9a-f]{4}-[01]", line.split()[0])
+        if made and not Path(f"/proc/{made[1]}").exists():
+            end_all(made[0])
+            ip("netns", "del", made[0], check=False)
+
+
 class TwoNodes:
     """The nodes 0 (the head, where commands are typed) and 1.
 
@@ -57,7 +79,7 @@ class TwoNodes:
 
     def __init__(self, home, cpus=1, settings=QUICK):
         self.home, self.cpus = home, cpus
-        self.spaces = [f"rd-{secrets.token_hex(3)}-{k}" for k in range(2)]
+        self.spaces = [f"rd-{os.getpid()}-{secrets.token_hex(2)}-{k}" for k in range(2)]
         self.starts = 0
         self.children = []
         token = home / "token"
@@ -122,14 +144,7 @@ class TwoNodes:
     def kill(self, node):
         """End all processes of a node at once, as a machine that loses its power; returns the time."""
         now = time.time()
-        for _ in range(50):
-            pids = ip("netns", "pids", self.spaces[node], check=False).split()
-            if not pids:
-                break
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            time.sleep(0.05)
+        end_all(self.spaces[node])
         return now
 
     def drain(self, node, seconds):
@@ -142,8 +157,8 @@ class TwoNodes:
         return now
 
     def remove(self):
-        for node, space in enumerate(self.spaces):
-            self.kill(node)
+        for space in self.spaces:
+            end_all(space)
             ip("netns", "del", space, check=False)  # the cable goes with it
         for child in self.children:
             child.wait(10)
@@ -152,6 +167,7 @@ class TwoNodes:
 @contextlib.contextmanager
 def running(cpus=1, settings=QUICK):
     """The nodes, up; nothing of them is left after the block, however it ends."""
+    sweep()
     home = Path(tempfile.mkdtemp(prefix="rd-", dir="/tmp"))  # Ray's sockets need a short path
     nodes = TwoNodes(home, cpus, settings)
     try:
