@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 BINARIES = Path(sys.executable).parent
-HEAD = "10.77.0.1:6379"
+HEAD, DASHBOARD = "10.77.0.1:6379", "http://10.77.0.1:8265"
 ALIVE = f"""
 import json
 from ray._raylet import GcsClient
@@ -111,35 +111,39 @@ class TwoNodes:
         self.children.append(child)
         return child
 
-    def run(self, *arguments, **options):
+    def run(self, *arguments, seconds=60, **options):
         child = self.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
-        out = child.communicate(timeout=60)[0]
+        out = child.communicate(timeout=seconds)[0]
         assert child.returncode == 0, out
         return out
 
     def start(self, node):
         """Start the Ray node of a namespace, and wait until the cluster knows it."""
         self.starts += 1
+        before = self.alive() if node else []
         where = ["--head", "--port=6379", "--dashboard-host=10.77.0.1"] if node == 0 else [f"--address={HEAD}"]
-        environment = dict(self.settings)
         with (self.home / f"log-{self.starts}").open("wb") as log:
             child = self.popen(
                 BINARIES / "ray", "start", *where, "--block", f"--node-ip-address=10.77.0.{node + 1}",
                 f"--num-cpus={self.cpus}", f"--temp-dir={self.home / str(self.starts)}", "--disable-usage-stats",
-                "--object-store-memory=100000000", node=node, environment=environment, stdout=log, stderr=log,
+                "--object-store-memory=100000000", node=node, environment=self.settings, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + 60
-        while not self.is_up(node):
+        while not set(self.alive()) - set(before):
             assert child.poll() is None and time.monotonic() < deadline, (self.home / f"log-{self.starts}").read_text()
-            time.sleep(0.2)
-
-    def is_up(self, node):
-        return any(address == f"10.77.0.{node + 1}" for address, _ in self.alive())
 
     def alive(self):
         """Address and id of each node that the cluster holds for alive."""
         child = self.popen(sys.executable, "-c", ALIVE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        return json.loads(child.communicate(timeout=60)[0] or "[]")
+        return [tuple(node) for node in json.loads(child.communicate(timeout=60)[0] or "[]")]
+
+    def processes(self, node):
+        """Command lines of a node's processes."""
+        found = []
+        for pid in ip("netns", "pids", self.spaces[node]).split():
+            with contextlib.suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text())
+        return found
 
     def kill(self, node):
         """End all processes of a node at once, as a machine that loses its power; returns the time."""
@@ -162,6 +166,8 @@ class TwoNodes:
             ip("netns", "del", space, check=False)  # the cable goes with it
         for child in self.children:
             child.wait(10)
+            if child.stdout:
+                child.stdout.close()
 
 
 @contextlib.contextmanager
