@@ -1,16 +1,16 @@
 """One run: in this process, or by Ray Train on a cluster."""
 
-import math
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from cluster import console, elastic, preflight
 from cluster.access import address_of, check_access
+from cluster.elastic import STOP
 from cluster.folder import Folder
 from cluster.placement import Placement
 from cluster.retrying import StorageError
@@ -22,12 +22,8 @@ from workloads._machine import available_cpus
 if TYPE_CHECKING:
     from ray.train.torch import TorchTrainer
 
-STOP = ".stop"
-"""File in the run directory that asks the workers to save and stop; holds the signal's number."""
 FAULT = ".fault"
 """File in the run directory with the one line that a worker has for the user."""
-ELASTIC_START_MINUTES = 0.5
-"""How long an elastic run waits for workers that there was room for, before it looks again for how many there is."""
 
 
 def train(job: Job) -> dict[str, Any]:
@@ -223,13 +219,11 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
     with connected(job.placement) as resources:
         placed = preflight.fit(job.placement, place(job.placement, resources), preflight.nodes())
         preflight.quick(placed, job.directory)
-        with _following(run), catch_signals(ask_to_stop):
-            _run_trainer(replace(job, placement=placed), run, lambda: bool(stopped_by))
-    run.folder.remove(".ray")
-    if run.folder.exists(FAULT):
-        fault = run.folder.read(FAULT).decode()
-        run.folder.remove(FAULT)
-        raise ValueError(fault)
+        try:
+            with _following(run), catch_signals(ask_to_stop):
+                _run_trainer(replace(job, placement=placed), run, lambda: bool(stopped_by))
+        finally:
+            run.folder.remove(".ray")
     if stopped_by:
         run.folder.remove(STOP)
         if run.result().get("status") != "finished":
@@ -287,63 +281,50 @@ def _run_trainer(job: Job, run: Run, stopped: Callable[[], bool] = lambda: False
         run: Its directory.
         stopped: Whether the run has been asked to stop.
     """
-    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+    placement, left, sizes = job.placement, job.placement.max_failures, []
 
-    placement, left, late, sizes = job.placement, job.placement.max_failures, 0.0, []
-    start_minutes = min(placement.placement_timeout, ELASTIC_START_MINUTES if placement.is_elastic else math.inf)
-    while workers := _find_room(placement, run, stopped):
+    def attempt(workers: int, start_minutes: float) -> None:
         sizes.append(workers)
-        failure = _attempt(job, run, workers, start_minutes)
-        if failure is None:
-            if stopped() or run.folder.exists(FAULT) or run.result().get("status") != "running":
-                break
-            console.say("saved; going on with other workers")
-            run.folder.remove(STOP)
-            continue
-        if isinstance(getattr(failure, "controller_failure", None), WorkerGroupStartupTimeoutError):
-            late += start_minutes  # what there was room for a moment ago
-            if late >= placement.placement_timeout:
-                _no_room(run, preflight.not_placed(placement))
-            continue
-        late = 0.0
-        announced = elastic.was_taken_away(failure)
-        if stopped() or not (announced or left):
-            raise RuntimeError(cause(failure)) from failure
-        left -= not announced
-        what = "a node was taken away" if announced else f"workers were lost ({cause(failure)[:120]})"
-        console.warn(f"{what}; going on from the last checkpoint")
+        _attempt(replace(job, placement=replace(placement, workers=workers)), start_minutes)
+        if run.folder.exists(FAULT):
+            fault = run.folder.read(FAULT).decode()
+            run.folder.remove(FAULT)
+            raise ValueError(fault)
+
+    while True:
+        try:
+            elastic.keep_going(placement, run, stopped, attempt)
+            break
+        except ValueError as error:
+            if run.folder.exists("config.yaml"):
+                run.write_result(status="failed", error=str(error))
+            raise
+        except Exception as failure:
+            announced = elastic.was_taken_away(failure)
+            if stopped() or not (announced or left):
+                raise RuntimeError(cause(failure)) from failure
+            left -= not announced
+            what = "a node was taken away" if announced else f"workers were lost ({cause(failure)[:120]})"
+            console.warn(f"{what}; going on from the last checkpoint")
     if placement.is_elastic and run.result().get("status") == "finished":
         run.write_result(workers=placement.workers, world_sizes=sizes)
 
 
-def _find_room(placement: Placement, run: Run, stopped: Callable[[], bool]) -> int:
-    try:
-        return preflight.wait_for_room(placement, stopped)
-    except ValueError as error:
-        _no_room(run, str(error))
+def _attempt(job: Job, start_minutes: float) -> None:
+    """Train with as many workers as the placement says until they end.
 
-
-def _no_room(run: Run, line: str) -> NoReturn:
-    """Give a run up for want of room, so that its result says so if it has begun."""
-    if run.folder.exists("config.yaml"):
-        run.write_result(status="failed", error=line)
-    raise ValueError(line)
-
-
-def _attempt(job: Job, run: Run, workers: int, start_minutes: float) -> BaseException | None:
-    """Train with a number of workers until they end; returns what they failed with."""
-    placement = job.placement
-    if placement.is_elastic:
-        console.say(f"training with {workers} worker{'s' if workers > 1 else ''} of {placement.workers}")
-
-    def move() -> None:
-        console.say("there is room for more workers: saving")
-        run.folder.write(STOP, str(elastic.MOVE).encode())
+    Raises:
+        TimeoutError: Ray Train found no room for them in time.
+        Exception: What Ray Train raises.
+    """
+    from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
     name = uuid.uuid4().hex[:8]  # a fresh name: Ray's own snapshot of an earlier attempt is not to be trusted
-    attempt = replace(job, placement=replace(placement, workers=workers))
-    with elastic.watching_for_room(placement, workers, move):
-        return _fit_aside(ray_trainer(attempt, name, TrainSession, 0, start_minutes))
+    failure = _fit_aside(ray_trainer(job, name, TrainSession, 0, start_minutes))
+    if isinstance(getattr(failure, "controller_failure", None), WorkerGroupStartupTimeoutError):
+        raise TimeoutError from failure
+    if failure is not None:
+        raise failure
 
 
 def _fit_aside(trainer: "TorchTrainer") -> BaseException | None:
