@@ -130,7 +130,7 @@ def persevere(folder: Folder, retries: int, attempt: Callable[[], None]) -> None
 
     Args:
         folder: The run directory.
-        retries: Attempts after a lost or hung worker.
+        retries: Attempts after a lost or hung worker; those after a node was taken back do not count.
         attempt: Raises RunFailed.
 
     Raises:
@@ -147,8 +147,8 @@ def persevere(folder: Folder, retries: int, attempt: Callable[[], None]) -> None
                 where = "the last checkpoint" if account.values.get("kept") else "the start"
                 console.warn(f"{failure.message}; going back to {where}, once, with half the learning rate")
                 continue
-            if not failure.retried or not left:
+            if not failure.retried or not (left or failure.kind == "preempted"):
                 raise
-            left -= 1
+            left -= failure.kind != "preempted"  # it was announced, and nobody's fault
             more = f"{left} more such failure{'s' if left != 1 else ''}" if left else "no further failure"
             console.warn(f"{failure.message}; going on from the last checkpoint, with room for {more}")

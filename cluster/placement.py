@@ -1,6 +1,7 @@
 """Where a run happens, how it is saved and how a sweep searches: the flags that are not part of a config."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,8 @@ class Placement:
 
     Args:
         workers: Processes that train together. One runs in this process, without Ray, unless an address is given.
+            A range such as 2-8 trains with as many as there is room for, fewer when nodes are lost and more when some
+            come; data.batch_size, which is that of all workers together, stays the same.
         gpus_per_worker: GPUs of each worker; auto is one where the cluster has GPUs for all workers, else none.
         cpus_per_worker: CPUs, and so threads, of each worker; 0 shares out all there are.
         accelerator: auto takes a GPU when there is one.
@@ -23,7 +26,7 @@ class Placement:
         insecure: Join a cluster that asks for no token, and so is open to everybody who reaches it.
     """
 
-    workers: int = 1
+    workers: int | str = 1
     gpus_per_worker: float | Literal["auto"] = "auto"
     cpus_per_worker: int = 0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -34,8 +37,7 @@ class Placement:
     insecure: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"--workers: expected at least 1, got {self.workers}")
+        object.__setattr__(self, "workers", _checked(self.workers))
         if self.gpus_per_worker != "auto" and self.gpus_per_worker < 0:
             raise ValueError(f"--gpus-per-worker: expected at least 0, got {self.gpus_per_worker}")
         if self.cpus_per_worker < 0:
@@ -48,6 +50,34 @@ class Placement:
             raise ValueError(f"--placement-timeout: expected more than 0 minutes, got {self.placement_timeout:g}")
         if self.accelerator == "gpu" and self.gpus_per_worker == 0:
             raise ValueError("--accelerator gpu and --gpus-per-worker 0 contradict each other; drop one")
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while the run trains."""
+        return isinstance(self.workers, str)
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which the run waits."""
+        return int(str(self.workers).partition("-")[0])
+
+    @property
+    def most(self) -> int:
+        """Workers beyond which the run takes no more."""
+        return int(str(self.workers).rpartition("-")[2])
+
+
+def _checked(workers: int | str) -> int | str:
+    """A number of workers, or a range in the form ``2-8``.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    form = re.fullmatch(r"(\d+)(?:-(\d+))?", str(workers).replace(" ", ""))
+    fewest, most = (int(form[1]), int(form[2] or form[1])) if form else (0, 0)
+    if not 1 <= fewest <= most:
+        raise ValueError(f"--workers: expected a number of at least 1, or a range such as 2-8, got {workers}")
+    return fewest if fewest == most else f"{fewest}-{most}"
 
 
 @dataclass(frozen=True, kw_only=True)

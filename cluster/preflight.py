@@ -1,5 +1,6 @@
 """What is looked at before anything starts on a cluster, so that a fault costs seconds and not a night."""
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,8 @@ ANSWER_SECONDS = 60
 """Time that a node has to start a process and answer."""
 TELL_SECONDS = 5
 """How long a run waits for its resources before it says so."""
+MORE_SECONDS = 10
+"""How long a run with room for its fewest workers waits for more: a lost node counts as room until it is noticed."""
 LEAST_FREE_BYTES, LEAST_FREE_PART = 2**30, 0.05
 """Less free disk is a fault. Ray itself stops placing objects on a disk that is fuller than 95 %."""
 
@@ -45,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is alive.
+    """A node that is there to stay.
 
     Args:
         id: Ray's name of it.
@@ -59,14 +62,22 @@ class Node:
 
 
 def nodes() -> list[Node]:
-    """The nodes of the cluster that this process has joined."""
+    """The nodes of the cluster that this process has joined, but for those about to be taken away."""
     import ray
 
+    leaving = draining()
     return [
         Node(node["NodeID"], f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})", node["Resources"])
         for node in sorted(ray.nodes(), key=lambda node: node["NodeManagerAddress"])
-        if node["Alive"]
+        if node["Alive"] and node["NodeID"] not in leaving
     ]
+
+
+def draining() -> set[str]:
+    """Ids of the nodes that have been given notice (drained, preempted)."""
+    import ray
+
+    return set(ray._private.state.state.get_draining_nodes())
 
 
 def bundle(placement: Placement) -> dict[str, float]:
@@ -92,11 +103,11 @@ def fit(asked: Placement, placed: Placement, found: Sequence[Node]) -> Placement
         ValueError: There is no room for all workers on the nodes.
     """
     least = placed.cpus_per_worker if asked.cpus_per_worker else 1
+    held = room(found, bundle(replace(placed, cpus_per_worker=least)))
     for cpus in range(placed.cpus_per_worker, least - 1, -1):
         fitted = replace(placed, cpus_per_worker=cpus)
-        if room(found, bundle(fitted)) >= placed.workers:
+        if room(found, bundle(fitted)) >= max(placed.fewest, min(placed.most, held)):
             return fitted
-    held = room(found, bundle(replace(placed, cpus_per_worker=least)))
     raise ValueError(
         f"{wanted(replace(placed, cpus_per_worker=least))} are asked for, and the cluster's {_nodes(len(found))} hold "
         f"{held} of them; ask for fewer workers or less each"
@@ -240,31 +251,69 @@ def answers(asked: dict[str, Any], seconds: float = 10) -> dict[str, Any]:
     return found
 
 
-def wait_for_room(placement: Placement) -> None:
+class Claims:
+    """Placement groups for workers, which show whether there is room for them, and an autoscaler what is wanted.
+
+    Args:
+        each: Resources of a worker.
+        groups: Workers of each group; those of one group are placed together, or none of them.
+    """
+
+    def __init__(self, each: dict[str, float], groups: Sequence[int]) -> None:
+        from ray.util.placement_group import placement_group
+
+        self.sizes, self.groups = groups, [placement_group([each] * size, strategy="PACK") for size in groups]
+
+    def met(self) -> list[int]:
+        """Workers of each group that there is room for: all of its own, or none."""
+        from ray.util.placement_group import placement_group_table
+
+        told = [placement_group_table(group).get("state") for group in self.groups]
+        return [size if state == "CREATED" else 0 for size, state in zip(self.sizes, told, strict=True)]
+
+    def release(self) -> None:
+        from ray.util.placement_group import remove_placement_group
+
+        for group in self.groups:
+            remove_placement_group(group)
+
+
+def wait_for_room(placement: Placement, stopped: Callable[[], bool] = lambda: False) -> int:
     """Wait until a placement's workers can be placed, as Ray Train will place them.
 
     Args:
         placement: A placement that has been decided.
+        stopped: Whether to wait no longer.
+
+    Returns:
+        How many there is room for: of a range not just the fewest, if others find room within ``MORE_SECONDS``. 0 if
+        stopped.
 
     Raises:
         ValueError: They cannot within ``placement_timeout``; names what is wanted and what is free.
     """
-    from ray.util.placement_group import placement_group, remove_placement_group
-
-    start, told = time.monotonic(), False
-    group = placement_group([bundle(placement)] * placement.workers, strategy="PACK")
+    fewest, most, each = placement.fewest, placement.most, bundle(placement)
+    start, found_at, told = time.monotonic(), math.inf, False
+    claims = Claims(each, [fewest] + [1] * (most - fewest))
     try:
-        while not group.wait(min(0.5, 6 * placement.placement_timeout)):
-            waited = time.monotonic() - start
-            if waited >= 60 * placement.placement_timeout:
+        while not stopped():
+            first, *others = claims.met()
+            waited, found = time.monotonic() - start, first + sum(others)
+            if first:
+                found_at = min(found_at, waited)
+                if found >= min(most, room(nodes(), each)) or waited > found_at + MORE_SECONDS:
+                    return found
+            elif waited >= 60 * placement.placement_timeout:
                 raise ValueError(not_placed(placement))
-            if waited > TELL_SECONDS and not told:
+            elif waited > TELL_SECONDS and not told:
                 told = True
                 console.say(
                     f"waiting for {wanted(placement)}: {available()} (at most {placement.placement_timeout:g} min)"
                 )
+            time.sleep(min(0.1, 6 * placement.placement_timeout))
+        return 0
     finally:
-        remove_placement_group(group)
+        claims.release()
 
 
 def not_placed(placement: Placement) -> str:
@@ -277,7 +326,7 @@ def not_placed(placement: Placement) -> str:
 
 def wanted(placement: Placement) -> str:
     each = " and ".join(f"{count:g} {kind}{'s' if count != 1 else ''}" for kind, count in bundle(placement).items())
-    return f"{placement.workers} worker{'s' if placement.workers > 1 else ''} of {each}"
+    return f"{placement.workers} worker{'s' if placement.most > 1 else ''} of {each}"
 
 
 def available() -> str:

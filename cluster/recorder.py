@@ -62,6 +62,7 @@ class Recorder(L.Callback):
         self.seconds, self.examples = 0.0, 0
         self.loss_sum: torch.Tensor | float = 0.0
         self.loss_count = 0
+        self.totals = (0.0, 0)
         self.validated = False
         self.resume_batches: dict[str, int] | None = None
         self.account, self.rollbacks = Account(folder), 0
@@ -72,8 +73,8 @@ class Recorder(L.Callback):
             "history": self.history,
             "seconds": self._elapsed(),
             "examples": self.examples,
-            "loss_sum": float(self.loss_sum),
-            "loss_count": self.loss_count,
+            "loss_sum": self.totals[0],
+            "loss_count": self.totals[1],
             "batches": self.batches.state_dict(),
             "config": self.config,
             "rollbacks": self.account.rollbacks,
@@ -115,6 +116,8 @@ class Recorder(L.Callback):
             # Lightning restores a loader only if nobody asked for the number of steps before, as every learning-rate
             # schedule does; so the place in the epoch is our own to restore.
             self.batches.load_state_dict(self.resume_batches)
+        if not trainer.is_global_zero:
+            self.loss_sum, self.loss_count = 0.0, 0  # rank 0 goes on with the sum of all
         self.began = self.saved = time.monotonic()
         self.began_with, self.began_examples = self.seconds, self.examples
         total = trainer.max_epochs * trainer.num_training_batches
@@ -211,15 +214,20 @@ class Recorder(L.Callback):
     def _elapsed(self) -> float:
         return self.seconds if self.progress is None else self.began_with + time.monotonic() - self.began
 
-    def _row(self, trainer: L.Trainer) -> dict[str, float | int]:
+    def _totals(self, trainer: L.Trainer) -> tuple[float, int]:
+        """Sum of the losses of this epoch's examples so far, and their number, over all ranks."""
         total = torch.tensor([float(self.loss_sum), self.loss_count], dtype=torch.float64)
         if trainer.world_size > 1:
             total = trainer.strategy.reduce(total.to(trainer.strategy.root_device), reduce_op="sum")
+        return float(total[0]), int(total[1])
+
+    def _row(self, trainer: L.Trainer) -> dict[str, float | int]:
+        loss_sum, loss_count = self._totals(trainer)
         row: dict[str, float | int] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(self._elapsed(), 3),
-            "train/loss": float(total[0] / total[1]),
+            "train/loss": loss_sum / loss_count,
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
         if self.norms is not None:
@@ -267,7 +275,7 @@ class Recorder(L.Callback):
 
     def _save(self, trainer: L.Trainer, epoch: int, score: float | None, *more: tuple[str, Callable[[], None]]) -> None:
         """Save, and have it committed and ``more`` written; on every rank, as the state is gathered from all."""
-        zero = trainer.is_global_zero
+        zero, self.totals = trainer.is_global_zero, self._totals(trainer)
         with self.checkpoints.staging() if zero else nullcontext() as staged:
             trainer.save_checkpoint(staged / WEIGHTS if zero else WEIGHTS)
             if zero:

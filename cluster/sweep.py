@@ -70,6 +70,8 @@ def parse(arguments: list[str]) -> tuple[Sweep | None, bool]:
     name = where.name
     if name is None:
         name = default_name(f"tune-{workload.name}", config, space.told(), lasting)
+    if placement.is_elastic:
+        raise ValueError(f"--workers {placement.workers}: each trial of a sweep has a fixed number; give one number")
     if placement.cpus_per_worker == 0:
         placement = replace(placement, cpus_per_worker=1)  # of two trials at a time and one with two, the former wins
     job = Job(

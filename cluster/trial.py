@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import workloads
+from cluster.elastic import STOP
 from cluster.failures import Failure, RunFailed, classify
 from cluster.folder import Folder
 from cluster.placement import Search
+from cluster.ray_train import TrainSession, attempt_name, ray_trainer
 from cluster.runs import Run
 from cluster.session import Session
 from cluster.spaces import Space
-from cluster.train import STOP, TrainSession, attempt_name, ray_trainer
 from cluster.watchdog import Watchdog
 from cluster.worker import Job, fit
 
@@ -201,6 +202,7 @@ class RelayedSession(TrainSession):
     """
 
     final = False
+    moves = False  # Tune itself starts a lost trial anew
 
     def __init__(self, run: Run, watchdog: Watchdog, relay: Any, span: int) -> None:
         super().__init__(run, watchdog)
@@ -285,7 +287,7 @@ def _with_workers(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
     run.folder.remove(STOP)
     relay = ray.remote(num_cpus=0)(Relay).remote()
     make_session = functools.partial(RelayedSession, relay=relay, span=_span(sweep))
-    trainer = ray_trainer(job, attempt_name(run), make_session)
+    trainer = ray_trainer(job, attempt_name(run), make_session, job.placement.placement_timeout)
     failures: list[BaseException] = []
 
     def work() -> None:

@@ -14,7 +14,7 @@ from cluster.preflight import Finding, Node, fit, room
 
 CAUSES = """
 import json, sys
-from cluster import _probe, preflight, train
+from cluster import _probe, elastic, preflight, ray_train
 from cluster.doctor import diagnose
 from cluster.folder import Folder
 from cluster.placement import Placement
@@ -61,10 +61,13 @@ def main():
             def fit(self):
                 starts.append(1)
                 raise ControllerError(causes[0])
-        train.ray_trainer = lambda *given: Trainer()
+        ray_train.ray_trainer = lambda *given: Trainer()
         job = Job(workload="mlp", config={}, directory=f"{here}/r", placement=placed, saving=None, baselines=False)
         causes[:] = [WorkerGroupStartupTimeoutError(2)]
-        told["late"] = refused(train._run_trainer, job, Run(Folder(f"{here}/r")))
+        run = Run(Folder(f"{here}/r"))
+        def once(workers, minutes):
+            ray_train.attempt(job, run, ray_train.TrainSession, minutes)
+        told["late"] = refused(elastic.keep_going, placed, run, lambda: False, once)
         print(json.dumps(told), flush=True)
         open(marked, "w").close()
         input()

@@ -15,9 +15,10 @@ from processes import descendants
 import workloads
 from cluster.folder import Folder
 from cluster.placement import Placement
+from cluster.ray_train import TrainSession
 from cluster.runs import Run
 from cluster.sweep import parse, tune
-from cluster.train import TrainSession, place, train
+from cluster.train import place, train
 from cluster.watchdog import Watchdog
 from cluster.worker import Job
 
@@ -129,6 +130,8 @@ def test_what_the_cluster_cannot_hold_is_refused_before_it_starts(tmp_path):
         (Placement(workers=4), {"CPU": 8, "GPU": 2}, (2, 0, "cpu")),
         (Placement(workers=2, accelerator="cpu"), {"CPU": 8, "GPU": 2}, (4, 0, "cpu")),
         (Placement(workers=4, gpus_per_worker=0.5), {"CPU": 8, "GPU": 2}, (2, 0.5, "gpu")),
+        (Placement(workers="2-4"), {"CPU": 8, "GPU": 2}, (2, 1, "gpu")),
+        (Placement(workers="1-4"), {"CPU": 2}, (1, 0, "cpu")),
     ],
 )
 def test_placement_is_decided_from_the_cluster(asked, resources, expected):
@@ -139,7 +142,7 @@ def test_placement_is_decided_from_the_cluster(asked, resources, expected):
 def test_the_stop_file_reaches_rank_0(tmp_path):
     run = Run(Folder(str(tmp_path)))
     session = TrainSession(run, Watchdog(run.folder, 0, 60))
-    with session.watching(rank=0):
+    with session.watching(rank=0, local_rank=0):
         assert session.asked_to_stop() == 0
         run.folder.write(".stop", b"15")
         deadline = time.monotonic() + 10

@@ -1,5 +1,7 @@
 """Who sees which example when: by example ids."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -70,6 +72,25 @@ def test_ranks_share_out_the_batches_of_one_process(world_size, shuffle):
         parts = [set(rank[k]) for rank in ranks]
         assert set.union(*parts) == set(batch)
         assert sum(map(len, parts)) == len(batch)
+
+
+def test_other_workers_go_on_where_the_former_were_and_each_example_is_seen_once():
+    def go_on(world_size, state=None, number=None):
+        """Some batches of an epoch, each over all ranks; and the place after them."""
+        ranks = [Batches(ids(101), 16, seed=5, shuffle=True, rank=r, world_size=world_size) for r in range(world_size)]
+        for rank in ranks if state else ():
+            rank.load_state_dict(state)
+        seen = []
+        for parts in itertools.islice(zip(*ranks, strict=True), number):
+            seen.append(sorted(torch.cat([part["id"] for part in parts]).tolist()))
+        return seen, ranks[0].state_dict()
+
+    whole, _ = go_on(1)
+    first, state = go_on(2, number=2)
+    second, state = go_on(1, state, number=3)
+    third, _ = go_on(3, state)
+    assert first + second + third == whole
+    assert (len(first), len(second), len(third)) == (2, 3, 2)
 
 
 def test_random_numbers_of_a_batch_are_the_same_after_a_resume():
