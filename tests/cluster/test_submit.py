@@ -61,6 +61,8 @@ def test_the_project_is_checked_before_any_cluster_is_asked(project, monkeypatch
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_help_of_a_verb_that_takes_a_run(verb, capsys):
+    assert main(["submit", "--help"]) == 0
+    assert f" {verb} RUN" in capsys.readouterr().out
     assert main(["submit", verb, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: raydeck {verb} RUN ")
 
