@@ -1,8 +1,9 @@
 """``raydeck evaluate`` and ``raydeck predict``: a finished run, found by its directory."""
 
 import csv
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,19 @@ import workloads
 from cluster import console
 from cluster.checkpoints import WEIGHTS
 from cluster.cli import VERBS
-from cluster.flags import explain, refuse_unknown
+from cluster.flags import add_choices, explain, refuse_unknown
 from cluster.folder import Folder
 from cluster.retrying import StorageError
 from cluster.runs import Run
 from cluster.worker import quiet
-from workloads import _evaluate
-from workloads._machine import Machine, inspect, prepare
-from workloads._spec import Config, Workload, flatten, to_config
+from workloads import _evaluate, _machine
+from workloads._machine import Machine, prepare
+from workloads._spec import Config, Workload, choices, flatten, to_config
 
 FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "evaluate": {},
     "predict": {
-        "inputs": {"nargs": "*", "type": str, "help": "Files to answer for."},
+        "inputs": {"nargs": "*", "type": str, "help": "What to answer for: files, or the words themselves."},
         "--output": {
             "type": str,
             "default": None,
@@ -52,7 +53,7 @@ def open_run(verb: str, arguments: Sequence[str]) -> tuple[Run, Workload, Config
         return None
     run, workload, config, namespace = found
     quiet()
-    machine = inspect(namespace["accelerator"], config["trainer"]["precision"])
+    machine = _machine.inspect(namespace["accelerator"], config["trainer"]["precision"])
     prepare(machine)
     return run, workload, config, namespace, machine
 
@@ -73,6 +74,8 @@ def read_run(verb: str, arguments: Sequence[str]) -> tuple[Run, Workload, Config
     parser = ArgumentParser(prog=f"raydeck {verb} {form}", exit_on_error=False, allow_abbrev=False)
     for flag, options in FLAGS[verb].items():
         parser.add_argument(flag, **options)
+    for function in answering(workload) if verb == "predict" else ():
+        add_choices(parser, function)
     parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
     parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"), help="Where to run.")
     workload.add_arguments(parser)
@@ -88,7 +91,7 @@ def read_run(verb: str, arguments: Sequence[str]) -> tuple[Run, Workload, Config
     changed = to_config(namespace)
     if changed["model"] != config["model"]:
         raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")
-    if verb == "predict" and not namespace["inputs"]:
+    if verb == "predict" and not namespace["inputs"] and workload.data.needs_inputs:
         raise ValueError("predict needs inputs: raydeck predict RUN INPUT...")
     return run, workload, changed, namespace
 
@@ -133,22 +136,41 @@ def predict(arguments: list[str]) -> int:
     run, workload, config, namespace, machine = found
     output = Path(namespace["output"]) if namespace["output"] else None
     check_output(output)
+    options = {name: namespace[name] for function in answering(workload) for name in choices(function)}
+    speaks = inspect.isgeneratorfunction(workload.model.predict_step) and not namespace["json"]
     with opened(run, workload, config, machine) as (model, data):
-        inputs, answers = _evaluate.predict(model, data, machine, namespace["inputs"])
+        inputs, answers = _evaluate.predict(
+            model, data, machine, namespace["inputs"], options, speak if speaks else None
+        )
     if output is not None and output.suffix == ".png":
         if not data.picture(inputs, answers, output):
             raise ValueError(f"--output {output}: these inputs make no picture; use .csv or .json")
     elif output is not None:
         write(answers, output)
     if namespace["json"]:
-        print(json.dumps(answers, indent=1))
+        print(json.dumps(answers, indent=1, ensure_ascii=False))
+    elif speaks:
+        print()
+        for name, value in ((name, value) for answer in answers for name, value in answer.items() if value != ""):
+            if name not in ("input", "text") and not isinstance(value, dict | list):
+                console.say(f"{name.replace('_', ' ')}: {console.number(value) if isinstance(value, float) else value}")
     else:
-        columns = [k for k, v in answers[0].items() if not isinstance(v, dict)]
+        columns = [k for k, v in answers[0].items() if not isinstance(v, dict | list)]
         rows = [[console.number(a[k]) if isinstance(a[k], float) else a[k] for k in columns] for a in answers]
         console.table("", columns, rows)
     if output is not None:
         console.say(f"written: {output}")
     return 0
+
+
+def answering(workload: Workload) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The functions whose keyword-only arguments are flags of ``predict``."""
+    return workload.data.encode, workload.model.predict_step
+
+
+def speak(text: str) -> None:
+    """Words of an answer, as they come."""
+    print(text, end="", flush=True)
 
 
 def check_output(output: Path | None) -> None:
@@ -166,7 +188,7 @@ def write(answers: list[dict[str, Any]], output: Path) -> None:
     if output.suffix == ".json":
         output.write_text(json.dumps(answers, indent=1))
         return
-    rows = [flatten(answer) for answer in answers]
+    rows = [flatten({k: v for k, v in answer.items() if not isinstance(v, list)}) for answer in answers]
     with output.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
