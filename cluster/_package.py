@@ -117,15 +117,17 @@ def _check_place(flag: str, value: str) -> None:
         return
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", value):
         return
-    if flag != "--data.source":
+    if flag not in ("--data.source", "INPUT"):
         raise ValueError(
             f"{flag} {value}: a job runs in a folder of its own, so a relative path means nothing there; give an "
             "absolute path that all nodes share, or a URI such as s3://bucket/runs"
         )
-    if re.search(r"[/\\~]|^\.", value) or Path(value).exists():  # anything else is the name of an embedded set
+    # Anything else is the name of an embedded set, or words to answer for.
+    path_like = r"[/\\~]|^\." if flag == "--data.source" else r"^\S*([/\\~]|\.\w+$)\S*$"
+    if re.search(path_like, value) or Path(value).exists():
+        also = ", or hf://owner/name" if flag == "--data.source" else ""
         raise ValueError(
-            f"--data.source {value}: a job does not see this machine's files; give an absolute path that all nodes "
-            "share, or hf://owner/name"
+            f"{flag} {value}: a job does not see this machine's files; give an absolute path that all nodes share{also}"
         )
 
 

@@ -112,7 +112,15 @@ def usage() -> str:
 def hint(verb: str) -> str:
     if verb == "cluster":
         return "\nup [--nodes N] [--cpus N] starts it, down ends it, status says where it is."
-    if verb in ("evaluate", "predict"):
+    if verb == "submit":
+        from cluster._package import JOBS
+
+        verbs = ", ".join(f"{name} {subject}" for name, subject in JOBS.items())
+        return (
+            f"\nVERB NAME is one of: {verbs}\nOf its own it takes --address http://HOST:8265, "
+            "--no-wait, and --insecure\nfor a cluster that asks for no token; all else is the verb's own."
+        )
+    if VERBS[verb][0].startswith("RUN"):
         return "\nRUN is a run directory, such as `raydeck train` prints."
     return f"\nNAME is one of: {', '.join(workloads.names())}\n`raydeck {verb} NAME --help` lists its flags."
 

@@ -133,6 +133,11 @@ def test_a_link_does_not_uncover_what_is_private(project):
     assert package.private == [project / "workloads" / "settings.txt"]
 
 
+def test_words_to_answer_for_are_no_files():
+    command = ["predict", "/shared/runs/poet-1", "Shall I compare thee, and/or not.", "Rose."]
+    assert prepare(command)[0] == command
+
+
 def test_refuses_a_circle_of_links(project):
     (project / "workloads" / "again").symlink_to(".")
     with pytest.raises(ValueError, match="again: a symbolic link to a folder that it is inside of"):
@@ -211,6 +216,7 @@ def test_config_travels(tmp_path, project):
         ([*TRAIN, "--data.source=./a.csv"], "--data.source ./a.csv: a job does not see"),
         (["evaluate", "runs/mlp-1"], "RUN runs/mlp-1: .* absolute path"),
         (["predict", "/shared/runs/mlp-1", "a.png"], r"INPUT a\.png: .* absolute path"),
+        (["predict", "/shared/runs/mlp-1", "pictures/a"], r"INPUT pictures/a: .* absolute path"),
         (["predict", "/shared/runs/mlp-1", "/d/a.png", "--output", "a.csv"], r"--output a\.csv: .* absolute path"),
     ],
 )

@@ -61,6 +61,8 @@ def test_the_project_is_checked_before_any_cluster_is_asked(project, monkeypatch
 
 @pytest.mark.parametrize("verb", ["evaluate", "predict"])
 def test_help_of_a_verb_that_takes_a_run(verb, capsys):
+    assert main(["submit", "--help"]) == 0
+    assert f" {verb} RUN" in capsys.readouterr().out
     assert main(["submit", verb, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: raydeck {verb} RUN ")
 
@@ -114,7 +116,7 @@ def test_an_open_cluster_takes_jobs_only_if_that_is_accepted(raydeck, tmp_path):
             _, err = raydeck(*refused, "--address", address, code=2)
             assert f"the cluster at {address} is open to everybody" in err and err.count("raydeck: ") == 1
         _, err = raydeck("submit", *command, "--address", address, "--insecure")
-        assert err.startswith(f"warning: THE CLUSTER AT {address} IS OPEN TO EVERYBODY WHO REACHES IT")
+        assert f"warning: THE CLUSTER AT {address} IS OPEN TO EVERYBODY WHO REACHES IT" in err
         assert json.loads((tmp_path / "r" / "result.json").read_text())["status"] == "finished"
         out, _ = raydeck("jobs", "list", "--address", address, "--insecure")
         assert out.splitlines()[1].split("\t")[1:3] == ["succeeded", "mlp"]
