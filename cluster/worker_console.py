@@ -171,5 +171,5 @@ def shown(folder: Folder) -> Iterator[Speaker]:
         thread.join()
         board.progress.close()
         ray.kill(relay)
-        if failed and folder.exists(LOGS):
+        if failed and folder.exists("config.yaml") and folder.exists(LOGS):  # a run that has not begun leaves nothing
             console.say(f"what the workers printed is in {folder.short()}/{LOGS}")
