@@ -55,16 +55,10 @@ def main():
         assert holder.wait(10)
         told["busy"] = refused(preflight.wait_for_room, placed)
         from ray.train.v2.api.exceptions import ControllerError
-        from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
-        starts, causes = [], []
-        class Trainer:
-            def fit(self):
-                starts.append(1)
-                raise ControllerError(causes[0])
-        train.ray_trainer = lambda *given: Trainer()
+        from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
         job = Job(workload="mlp", config={}, directory=f"{here}/r", placement=placed, saving=None, baselines=False)
-        causes[:] = [WorkerGroupStartupTimeoutError(2)]
-        told["late"] = refused(train._run_trainer, job, Run(Folder(f"{here}/r")))
+        late = ControllerError(WorkerGroupStartupTimeoutError(2))
+        told["late"] = train.explain(late, job, Run(Folder(f"{here}/r")), "attempt", {}).message
         print(json.dumps(told), flush=True)
         open(marked, "w").close()
         input()
