@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cluster import console, preflight
 from cluster.access import address_of, check_access
 from cluster.attempts import Account, persevere
-from cluster.failures import OOM_BY_KERNEL, Failure, RunFailed, classify, oom_kills
+from cluster.failures import HUNG, OOM_BY_KERNEL, Failure, RunFailed, classify, oom_kills
 from cluster.folder import Folder
 from cluster.placement import Placement
 from cluster.runs import Run
@@ -241,7 +241,6 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
         placed = preflight.fit(job.placement, place(job.placement, resources), preflight.nodes())
         preflight.quick(placed, job.directory)
         job = replace(job, placement=placed)
-        preflight.wait_for_room(placed)
         with _following(run), catch_signals(ask_to_stop):
             persevere(run.folder, placed.max_failures, lambda: attempt_by_ray(job, run))
     run.folder.remove(".ray")
@@ -297,6 +296,11 @@ def attempt_by_ray(job: Job, run: Run) -> None:
     Raises:
         RunFailed: It failed.
     """
+    run.wait_for_orphans()
+    try:
+        preflight.wait_for_room(job.placement)
+    except ValueError as error:
+        raise RunFailed(Failure("no_room", str(error))) from None
     name, kills = attempt_name(run), preflight.on_nodes(oom_kills)
     failure = _fit_aside(ray_trainer(job, name, TrainSession))
     if failure is not None:
@@ -322,10 +326,9 @@ def explain(error: BaseException, job: Job, run: Run, name: str, kills: dict[str
         before, now = preflight.answers(kills), preflight.answers(preflight.on_nodes(oom_kills))
         if any(now[node] > before[node] for node in now.keys() & before.keys()):
             return Failure("out_of_memory", OOM_BY_KERNEL)
-    if found.kind == "hung":
-        stacks = run.folder / STACKS / name
-        if stacks.exists():
-            return replace(found, message=f"{found.message}; the stacks of all ranks are in {stacks.short()}")
+    stacks = run.folder / STACKS / name
+    if found.retried and stacks.exists():  # NCCL ends the processes that wait, which then look lost
+        return Failure("hung", f"{HUNG}; the stacks of all ranks are in {stacks.short()}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Workers that are killed, hang or run out of memory, and a driver that is killed: the same run goes on. Minutes long."""
+"""Workers that are killed, hang or run out of memory, a driver that is killed: the same run goes on. Minutes long."""
 
 import csv
 import json
