@@ -22,13 +22,14 @@ FLAG = re.compile(r"(--[a-z]|(data|model|trainer)\.\w+:)")
 MEMORY = re.compile(
     r"CUDA out of memory|can't allocate memory|Cannot allocate memory|std::bad_alloc|_ALLOC_FAILED|low on memory"
 )
-HUNG = re.compile(r"Timed out waiting \d+ ?ms|wait timeout after \d+ ?ms|collective operation timeout|Wait timeout")
+TIMEOUT = re.compile(r"Timed out waiting \d+ ?ms|wait timeout after \d+ ?ms|collective operation timeout|Wait timeout")
 LOST = re.compile(
     r"Connection (closed|reset) by peer|Connection refused|Broken pipe|Socket closed|remote process exited"
 )
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/proc/vmstat")
 """Where Linux counts the processes it ended for want of memory: those of this container, or of this machine."""
+HUNG = "a worker hung: the others waited for it for longer than --collective-timeout"
 OOM_BY_RAY = (
     "out of memory: Ray ended a worker because its node ran low; lower data.batch_size, or run fewer workers on a node"
 )
@@ -150,8 +151,8 @@ def _of_machine(error: BaseException) -> Failure | None:
         return Failure("disk_full", f"disk full{place}: {mend}")
     if not isinstance(error, RuntimeError):
         return None
-    if HUNG.search(line):
-        return Failure("hung", "a worker hung: the others waited for it for longer than --collective-timeout")
+    if TIMEOUT.search(line):
+        return Failure("hung", HUNG)
     if LOST.search(line):
         return Failure("lost_worker", "a worker was lost: another one lost its connection to it")
     return None

@@ -5,13 +5,12 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cluster import console, elastic, preflight, worker_console, worker_log
 from cluster.attempts import Account
 from cluster.elastic import STOP
-from cluster.failures import OOM_BY_KERNEL, Failure, RunFailed, classify, oom_kills
+from cluster.failures import HUNG, OOM_BY_KERNEL, Failure, RunFailed, classify, oom_kills
 from cluster.folder import Folder
 from cluster.runs import Run
 from cluster.session import Session, Stopped, ddp_options
@@ -191,6 +190,7 @@ def attempt(job: Job, run: Run, make_session: Callable[[Run, Watchdog], TrainSes
     """
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
+    run.wait_for_orphans()
     name, kills = attempt_name(run), preflight.on_nodes(oom_kills)
     failure = _fit_aside(ray_trainer(job, name, make_session, start_minutes))
     if isinstance(getattr(failure, "controller_failure", None), WorkerGroupStartupTimeoutError):
@@ -213,10 +213,9 @@ def explain(error: BaseException, run: Run, name: str, kills: dict[str, Any]) ->
         before, now = preflight.answers(kills), preflight.answers(preflight.on_nodes(oom_kills))
         if any(now[node] > before[node] for node in now.keys() & before.keys()):
             return Failure("out_of_memory", OOM_BY_KERNEL)
-    if found.kind == "hung":
-        stacks = run.folder / STACKS / name
-        if stacks.exists():
-            return replace(found, message=f"{found.message}; the stacks of all ranks are in {stacks.short()}")
+    stacks = run.folder / STACKS / name
+    if found.retried and stacks.exists():  # NCCL ends the processes that wait, which then look lost
+        return Failure("hung", f"{HUNG}; the stacks of all ranks are in {stacks.short()}")
     return found
 
 

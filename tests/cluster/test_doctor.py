@@ -14,13 +14,12 @@ from cluster.preflight import Finding, Node, fit, room
 
 CAUSES = """
 import json, sys
-from cluster import _probe, elastic, preflight, ray_train
+from cluster import _probe, elastic, preflight
 from cluster.doctor import diagnose
 from cluster.folder import Folder
 from cluster.placement import Placement
 from cluster.runs import Run
 from cluster.train import connected
-from cluster.worker import Job
 
 here, marked = sys.argv[1:3]
 
@@ -54,20 +53,10 @@ def main():
         holder = ray.util.placement_group([{"CPU": 1}], strategy="PACK")
         assert holder.wait(10)
         told["busy"] = refused(preflight.wait_for_room, placed)
-        from ray.train.v2.api.exceptions import ControllerError
-        from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
-        starts, causes = [], []
-        class Trainer:
-            def fit(self):
-                starts.append(1)
-                raise ControllerError(causes[0])
-        ray_train.ray_trainer = lambda *given: Trainer()
-        job = Job(workload="mlp", config={}, directory=f"{here}/r", placement=placed, saving=None, baselines=False)
-        causes[:] = [WorkerGroupStartupTimeoutError(2)]
-        run = Run(Folder(f"{here}/r"))
-        def once(workers, minutes):
-            ray_train.attempt(job, run, ray_train.TrainSession, minutes)
-        told["late"] = refused(elastic.keep_going, placed, run, lambda: False, once)
+        ray.util.remove_placement_group(holder)
+        def late(workers, minutes):
+            raise TimeoutError
+        told["late"] = refused(elastic.keep_going, placed, Run(Folder(f"{here}/r")), lambda: False, late)
         print(json.dumps(told), flush=True)
         open(marked, "w").close()
         input()

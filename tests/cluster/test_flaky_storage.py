@@ -66,7 +66,7 @@ def test_a_final_state_that_cannot_be_stored_fails_in_one_line_and_loses_nothing
     )
     assert train(storage, 3, "--data.batch_size", "1000") == 1
     err = capsys.readouterr().err
-    assert "raydeck: storage: cannot write flaky://" in err.splitlines()[-1] and "tried 6 times" in err
+    assert "raydeck: failed: storage: cannot write flaky://" in err.splitlines()[-1] and "tried 6 times" in err
     assert "Traceback" not in err
     with Checkpoints(Folder(str(tmp_path / "r" / "checkpoints")), "min").latest() as (checkpoint, _):
         assert checkpoint.step == 1

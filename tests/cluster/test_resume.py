@@ -70,6 +70,11 @@ def test_kill_9_in_mid_epoch_and_the_same_command_again(raydeck, tmp_path, unint
     went_on = re.search(r"going on from epoch \d, step (\d+)", err)
     assert went_on and int(went_on[1]) == saved and saved % STEPS_AN_EPOCH
     assert_same_as(uninterrupted, run)
+    whole, done = (json.loads((folder / "result.json").read_text()) for folder in (uninterrupted, run))
+    assert (whole["attempts"], whole["steps_redone"], done["attempts"]) == (1, 0, 2)
+    assert 0 <= done["steps_redone"] < STEPS_AN_EPOCH
+    assert whole["seconds_lost"] < 0.5 < done["seconds_lost"]  # to start Python again takes longer
+    assert 0 < done["goodput"] < whole["goodput"] <= 1
 
     _, err = raydeck(*command)
     assert "is finished; nothing to do" in err
