@@ -27,7 +27,10 @@ def leaving() -> bool:
     """Whether the node of this process has been given notice (drained, preempted)."""
     import ray
 
-    return ray.get_runtime_context().get_node_id() in draining()
+    try:
+        return ray.get_runtime_context().get_node_id() in draining()
+    except ray.exceptions.RayError:  # the control store does not answer now
+        return False
 
 
 def keep_going(
@@ -60,10 +63,12 @@ def keep_going(
             if waited >= placement.placement_timeout:
                 raise ValueError(not_placed(placement)) from error
             continue
+        finally:
+            if not stopped():
+                run.folder.remove(STOP)  # that more workers were asked for does not concern the next ones
         if stopped() or run.result().get("status") != "running":
             return
         console.say("saved; going on with other workers")
-        run.folder.remove(STOP)
 
 
 @contextmanager

@@ -310,7 +310,7 @@ def wait_for_room(placement: Placement, stopped: Callable[[], bool] = lambda: Fa
                 console.say(
                     f"waiting for {wanted(placement)}: {available()} (at most {placement.placement_timeout:g} min)"
                 )
-            time.sleep(min(0.1, 6 * placement.placement_timeout))
+            time.sleep(min(0.2, 6 * placement.placement_timeout))
         return 0
     finally:
         claims.release()

@@ -47,6 +47,14 @@ def why_not():
     return (made.stderr + entered.stderr).strip()
 
 
+def command_of(pid):
+    """Command line of a process; empty if it has ended, also if nobody has asked about it yet."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def end_all(space):
     """Kill every process in a namespace."""
     for _ in range(50):
@@ -139,11 +147,7 @@ class TwoNodes:
 
     def processes(self, node):
         """Command lines of a node's processes."""
-        found = []
-        for pid in ip("netns", "pids", self.spaces[node]).split():
-            with contextlib.suppress(OSError):
-                found.append(Path(f"/proc/{pid}/cmdline").read_text())
-        return found
+        return [command_of(pid) for pid in ip("netns", "pids", self.spaces[node]).split()]
 
     def kill(self, node):
         """End all processes of a node at once, as a machine that loses its power; returns the time."""
