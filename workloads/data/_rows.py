@@ -210,7 +210,7 @@ def _read_csv(path: str, rejects: Rejects) -> Rows:
 
 
 def _read_ragged_csv(path: str, delimiter: str, convert: Any, rejects: Rejects) -> Rows:
-    """Read in one thread, which knows row numbers, and with line breaks in quoted cells, which costs time."""
+    """Read in one thread, which knows row numbers, and with line breaks and any length in cells, which costs time."""
     from pyarrow import csv
 
     bad: dict[int, str] = {}
@@ -222,7 +222,7 @@ def _read_ragged_csv(path: str, delimiter: str, convert: Any, rejects: Rejects) 
 
     table = csv.read_csv(
         path,
-        read_options=csv.ReadOptions(use_threads=False),
+        read_options=csv.ReadOptions(use_threads=False, block_size=_whole(path)),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=handle),
         convert_options=convert,
     )
@@ -240,11 +240,19 @@ def _read_json(path: str) -> "pa.Table":
     with open(path, encoding="utf-8") as file:
         is_list = file.read(4096).lstrip().startswith("[")
     if not is_list:
-        return arrow_json.read_json(path)
+        try:
+            return arrow_json.read_json(path)
+        except pa.ArrowInvalid:  # at fault, or a line longer than a block
+            return arrow_json.read_json(path, arrow_json.ReadOptions(block_size=_whole(path)))
     try:
         return pa.Table.from_pylist(json.loads(Path(path).read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a list of JSON objects ({_line(error)})") from None
+
+
+def _whole(path: str) -> int:
+    """A size for Arrow's blocks that takes all of a file at once, or as much as Arrow can."""
+    return min(max(1 << 20, Path(path).stat().st_size), (1 << 31) - 1)
 
 
 def _line(error: Exception) -> str:
