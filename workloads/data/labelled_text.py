@@ -228,8 +228,7 @@ class LabelledText(DataModule):
                 )
         return answers
 
-    def marked(self, answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Piece]]]:
-        """Texts with the words marked that speak for their answer and against it, where that was asked for."""
+    def marked(self, answers: list[dict[str, Any]]) -> list[tuple[str, list[Piece]]]:
         return [
             (_title(a), marked(text, a["words"])) for a, text in zip(answers, self.asked, strict=True) if "words" in a
         ]
