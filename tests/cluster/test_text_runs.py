@@ -35,8 +35,8 @@ def planted(tmp_path_factory):
     (folder / "vectors.txt").write_text("dreadful " + "0.1 " * 7 + "1\n" + "w1 " + "0.1 " * 7 + "0\n")
     code = main(["train", "text_classifier", "--smoke", "--data.source", str(folder / "texts.csv"),
                  "--data.vectors", str(folder / "vectors.txt"), "--data.num_examples", "0", "--data.batch_size", "16",
-                 "--model.lr", "0.03", "--trainer.max_epochs", "4", "--name", "run", "--storage", str(folder), "--baselines", "false",
-                 "--cpus-per-worker", "1"])  # fmt: skip
+                 "--model.lr", "0.03", "--trainer.max_epochs", "4", "--name", "run", "--storage", str(folder),
+                 "--baselines", "false", "--cpus-per-worker", "1"])  # fmt: skip
     assert code == 0
     (folder / "vectors.txt").unlink()  # what was learned is in the checkpoint
     return folder
