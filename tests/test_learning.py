@@ -15,8 +15,8 @@ def test_the_convolutional_network_learns_small_digits(raydeck):
 
 
 def test_the_lstm_learns_short_reviews(raydeck):
-    result = raydeck.json("train", "text_classifier", "--data.source", "short", "--trainer.max_epochs", "3",
-                          "--model.hidden_dim", "32", "--model.embedding_dim", "32", "--cpus-per-worker", "1")  # fmt: skip
+    result = raydeck.json("train", "text_classifier", "--data.source", "short", "--model.embedding_dim", "32",
+                          "--model.hidden_dim", "32", "--trainer.max_epochs", "3")  # fmt: skip
     assert result["test"]["accuracy"] >= 0.7 > result["baselines"]["majority class"] + 0.15
 
 
