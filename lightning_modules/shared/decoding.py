@@ -1,0 +1,150 @@
+"""Writing a sequence token by token: greedy and beam search, for any network that says what may come next.
+
+Shapes: B examples, K beams, C candidates, T steps, V vocabulary, N rows: B, or B * K with an example's beams adjacent.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PAD, UNKNOWN, START, END = range(4)
+"""Ids that stand for no token, an unknown one, and the two ends of a sequence."""
+
+State = tuple[Tensor, ...]
+"""What a network remembers: tensors whose first dimension is the row."""
+
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
+"""From the last token of each row, shape (N,), and the state: log probabilities of the next, (N, V), and the state."""
+
+
+class Written(NamedTuple):
+    """What a search has written.
+
+    Args:
+        tokens_BT: Ids, with END where it was reached, and PAD behind.
+        score_B: Logarithm of the sequence's probability, divided by :func:`penalty`.
+        complete_B: Whether END was reached within the longest length.
+    """
+
+    tokens_BT: Tensor
+    score_B: Tensor
+    complete_B: Tensor
+
+
+def penalty(length: Tensor | int, strength: float) -> Tensor | float:
+    """What to divide a sequence's log probability by, so that long ones are not at a disadvantage.
+
+    ((5 + length) / 6) ** strength: Wu et al. 2016 (arXiv:1609.08144), equation 14.
+
+    Args:
+        length: Tokens of the sequence, END included.
+        strength: 0 leaves the log probability as it is.
+    """
+    return ((5 + length) / 6) ** strength
+
+
+def greedy(step: Step, state: State, start_B: Tensor, max_length_B: Tensor, *, length_penalty: float) -> Written:
+    """The most probable token at each step.
+
+    Args:
+        step: The network; called with N = B rows.
+        state: Its state before the first step.
+        start_B: The token that stands before each sequence.
+        max_length_B: Most tokens of each, END included; at least 1.
+        length_penalty: Strength of :func:`penalty`; decides the score alone.
+    """
+    token_B, total_B = start_B, torch.zeros(len(start_B), device=start_B.device)
+    open_B, tokens = torch.ones_like(start_B, dtype=torch.bool), []
+    for t in range(1, int(max_length_B.max()) + 1):
+        log_probs_BV, state = _next(step, token_B, state)
+        best_B, token_B = log_probs_BV.max(dim=1)
+        token_B = token_B.masked_fill(~open_B, PAD)
+        total_B = total_B + best_B.masked_fill(~open_B, 0)
+        tokens.append(token_B)
+        open_B = open_B & (token_B != END) & (max_length_B > t)
+        if not open_B.any():
+            break
+    tokens_BT = torch.stack(tokens, dim=1)
+    length_B = (tokens_BT != PAD).sum(dim=1)
+    return Written(tokens_BT, total_B / penalty(length_B, length_penalty), (tokens_BT == END).any(dim=1))
+
+
+def beam(
+    step: Step, state: State, start_B: Tensor, max_length_B: Tensor, *, width: int, length_penalty: float
+) -> Written:
+    """Beam search: the best ``width`` beginnings go on together, and the best whole sequence of all is taken.
+
+    An example is done when ``width`` of its sequences are whole, or no beginning can overtake its best whole one any
+    more. What is not whole at its longest length is taken only where nothing else is.
+
+    Args:
+        step: The network; called with N = B * width rows.
+        state: Its state before the first step, of N = B rows.
+        start_B: The token that stands before each sequence.
+        max_length_B: Most tokens of each, END included; at least 1.
+        width: K.
+        length_penalty: Strength of :func:`penalty`, at least 0.
+    """
+    shape_BK, longest = (len(start_B), width), int(max_length_B.max())
+    row_B1 = torch.arange(len(start_B), device=start_B.device)[:, None]
+    state = tuple(part.repeat_interleave(width, dim=0) for part in state)
+    token_BK = start_B[:, None].expand(shape_BK)
+    total_BK = torch.full(shape_BK, -torch.inf, device=start_B.device)
+    total_BK[:, 0] = 0  # at first all beams of an example are the same: one of them counts
+    history_BKT = start_B.new_full((*shape_BK, longest), PAD)
+    best = Written(history_BKT[:, 0], total_BK.new_full(shape_BK[:1], -torch.inf), torch.zeros_like(start_B).bool())
+    num_whole_B, open_B = torch.zeros_like(start_B), torch.ones_like(start_B, dtype=torch.bool)
+    for t in range(1, longest + 1):
+        log_probs_NV, state = _next(step, token_BK.flatten(), state)
+        total_BC, beam_BC, token_BC = _candidates(total_BK, log_probs_NV)
+        history_BCT = history_BKT[row_B1, beam_BC]
+        history_BCT[:, :, t - 1] = token_BC
+        ends_BC = (token_BC == END) & total_BC.isfinite()
+        whole_BK = ends_BC[:, :width] & open_B[:, None]
+        best = _better(best, history_BCT, total_BC / penalty(t, length_penalty), whole_BK, True)
+        num_whole_B = num_whole_B + whole_BK.sum(dim=1)
+
+        total_BK, going_BK = total_BC.masked_fill(ends_BC, -torch.inf).topk(width)
+        history_BKT, token_BK = history_BCT[row_B1, going_BK], token_BC.gather(1, going_BK)
+        from_N = (row_B1 * width + beam_BC.gather(1, going_BK)).flatten()
+        state = tuple(part.index_select(0, from_N) for part in state)
+        cut_BK = (open_B & (max_length_B == t) & ~best.complete_B)[:, None] & total_BK.isfinite()
+        best = _better(best, history_BKT, total_BK / penalty(t, length_penalty), cut_BK, False)
+        # Probabilities only fall: at best a beginning keeps its own, and ends where the penalty is most in its favour.
+        overtaken_B = best.score_B >= total_BK[:, 0] / penalty(max_length_B, length_penalty)
+        open_B = open_B & (max_length_B > t) & (num_whole_B < width) & ~overtaken_B
+        if not open_B.any():
+            break
+    return best._replace(tokens_BT=best.tokens_BT[:, : int((best.tokens_BT != PAD).sum(dim=1).max())])
+
+
+def _next(step: Step, token_N: Tensor, state: State) -> tuple[Tensor, State]:
+    log_probs_NV, state = step(token_N, state)
+    log_probs_NV = log_probs_NV.float().clone()
+    log_probs_NV[:, (PAD, START)] = -torch.inf  # neither is ever written
+    return log_probs_NV, state
+
+
+def _candidates(total_BK: Tensor, log_probs_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best continuations of all beams: their log probabilities, beams and tokens, each (B, C), best first.
+
+    Twice as many as there are beams, for at most half of them end.
+    """
+    num_tokens = log_probs_NV.shape[1]
+    total_BKV = total_BK[..., None] + log_probs_NV.view(*total_BK.shape, num_tokens)
+    total_BC, choice_BC = total_BKV.flatten(1).topk(min(2 * total_BK.shape[1], total_BKV[0].numel()))
+    return total_BC, choice_BC // num_tokens, choice_BC % num_tokens
+
+
+def _better(best: Written, tokens_BCT: Tensor, score_BC: Tensor, allowed_BK: Tensor, complete: bool) -> Written:
+    """The best so far, or the best of the first K candidates that are allowed where that is better."""
+    score_B, k_B = score_BC[:, : allowed_BK.shape[1]].masked_fill(~allowed_BK, -torch.inf).max(dim=1)
+    better_B = score_B > best.score_B
+    tokens_BT = tokens_BCT[torch.arange(len(k_B), device=k_B.device), k_B]
+    return Written(
+        torch.where(better_B[:, None], tokens_BT, best.tokens_BT),
+        torch.where(better_B, score_B, best.score_B),
+        torch.where(better_B, complete, best.complete_B),
+    )
