@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 PAD, UNKNOWN, START, END = range(4)
 """Ids that stand for no token, an unknown one, and the two ends of a sequence."""
@@ -31,6 +33,28 @@ class Written(NamedTuple):
     tokens_BT: Tensor
     score_B: Tensor
     complete_B: Tensor
+
+
+class Writings(Metric):
+    """All that is written for a split, collected over its batches and from all ranks, to be scored as text."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("tokens", "length", "example"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, tokens_BT: Tensor, example_B: Tensor) -> None:
+        """Add a batch: what is written, padded, and the examples' numbers in their split."""
+        inside_BT = tokens_BT != PAD
+        self.tokens.append(tokens_BT[inside_BT])
+        self.length.append(inside_BT.sum(dim=1))
+        self.example.append(example_B)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``tokens`` end to end, and of each example ``length`` and ``example``, int64, on the CPU."""
+        return {name: dim_zero_cat(getattr(self, name)).cpu() for name in ("tokens", "length", "example")}
 
 
 def penalty(length: Tensor | int, strength: float) -> Tensor | float:

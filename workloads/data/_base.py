@@ -1,9 +1,10 @@
 """What every data source is to a run: splits, what they decide of the model, and the way back to people."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as L
@@ -40,10 +41,12 @@ class DataModule(L.LightningDataModule, ABC):
         splits: ``train``, ``validation``, ``test``, once set up.
         skipped: Bad rows left out, by ``--data.on_error skip``.
         metric: The test metric to quote, where the data decides it.
+        signatures: Metric to how exactly it is computed, where that has a notation.
     """
 
     batch_size: int
     metric: str | None = None
+    signatures: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +77,19 @@ class DataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
         """What a person would read, one JSON-safe mapping an example, from the module's ``predict_step`` outputs."""
+
+    def scores(self, split: str, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Metrics of what a module has written for a split, for modules whose answers are sequences.
+
+        Args:
+            split: ``validation`` or ``test``.
+            outputs: Of all examples and all ranks, in any order: ``tokens`` end to end, ``length`` of each example's,
+                shape (N,), and ``example``, its number in the split, (N,).
+
+        Returns:
+            Name, without the split, to value; the same on every rank.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no reference to compare sequences with")
 
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
         """Draw inputs and answers as a PNG at ``path``; False where there is nothing to draw."""
