@@ -14,7 +14,7 @@ State = tuple[Tensor, ...]
 """The hidden state (L, B, H); of an LSTM the hidden state and the memory."""
 
 FORGET_BIAS = 1.0
-"""An LSTM begins by remembering (Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures")."""
+"""An LSTM begins by remembering (Jozefowicz, Zaremba and Sutskever 2015)."""
 
 
 class Recurrent(nn.Module):
