@@ -155,6 +155,9 @@ class Translator(L.LightningModule):
         """Translate, without teacher forcing; None takes the module's own ``beam_width`` and ``length_penalty``."""
         width = self.hparams.beam_width if beam_width is None else beam_width
         strength = self.hparams.length_penalty if length_penalty is None else length_penalty
+        for name, value, least in (("beam_width", width, 1), ("length_penalty", strength, 0)):
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
         memory, state = self.encode(batch["source"], batch["source_length"])
         memory = memory.repeated(width)
 

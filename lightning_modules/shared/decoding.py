@@ -1,6 +1,6 @@
 """Writing a sequence token by token: greedy and beam search, for any network that says what may come next.
 
-Shapes: B examples, K beams, C candidates, T steps, V vocabulary, N rows: B, or B * K with an example's beams adjacent.
+Shapes: B examples, K beams, T steps, V vocabulary, N rows: B, or B * K with an example's beams adjacent.
 """
 
 from collections.abc import Callable
@@ -98,10 +98,11 @@ def greedy(step: Step, state: State, start_B: Tensor, max_length_B: Tensor, *, l
 def beam(
     step: Step, state: State, start_B: Tensor, max_length_B: Tensor, *, width: int, length_penalty: float
 ) -> Written:
-    """Beam search: the best ``width`` beginnings go on together, and the best whole sequence of all is taken.
+    """Beam search: at each step the best ``width`` sequences stay, whole or not; at last the best whole one is taken.
 
-    An example is done when ``width`` of its sequences are whole, or no beginning can overtake its best whole one any
-    more. What is not whole at its longest length is taken only where nothing else is.
+    What stays is decided by probability, what is taken by the score: of all that have been whole at any time. An
+    example is done when none that is not whole can overtake its best whole one any more. What is not whole at the
+    longest length is taken only where nothing is. A width of 1 is greedy.
 
     Args:
         step: The network; called with N = B * width rows.
@@ -118,55 +119,43 @@ def beam(
     total_BK = torch.full(shape_BK, -torch.inf, device=start_B.device)
     total_BK[:, 0] = 0  # at first all beams of an example are the same: one of them counts
     history_BKT = start_B.new_full((*shape_BK, longest), PAD)
-    best = Written(history_BKT[:, 0], total_BK.new_full(shape_BK[:1], -torch.inf), torch.zeros_like(start_B).bool())
-    num_whole_B, open_B = torch.zeros_like(start_B), torch.ones_like(start_B, dtype=torch.bool)
+    best = Written(history_BKT[:, 0], total_BK[:, 0] - torch.inf, torch.zeros_like(start_B, dtype=torch.bool))
+    open_B = torch.ones_like(start_B, dtype=torch.bool)
     for t in range(1, longest + 1):
         log_probs_NV, state = _next(step, token_BK.flatten(), state)
-        total_BC, beam_BC, token_BC = _candidates(total_BK, log_probs_NV)
-        history_BCT = history_BKT[row_B1, beam_BC]
-        history_BCT[:, :, t - 1] = token_BC
-        ends_BC = (token_BC == END) & total_BC.isfinite()
-        whole_BK = ends_BC[:, :width] & open_B[:, None]
-        best = _better(best, history_BCT, total_BC / penalty(t, length_penalty), whole_BK, True)
-        num_whole_B = num_whole_B + whole_BK.sum(dim=1)
-
-        total_BK, going_BK = total_BC.masked_fill(ends_BC, -torch.inf).topk(width)
-        history_BKT, token_BK = history_BCT[row_B1, going_BK], token_BC.gather(1, going_BK)
-        from_N = (row_B1 * width + beam_BC.gather(1, going_BK)).flatten()
-        state = tuple(part.index_select(0, from_N) for part in state)
-        cut_BK = (open_B & (max_length_B == t) & ~best.complete_B)[:, None] & total_BK.isfinite()
-        best = _better(best, history_BKT, total_BK / penalty(t, length_penalty), cut_BK, False)
-        # Probabilities only fall: at best a beginning keeps its own, and ends where the penalty is most in its favour.
-        overtaken_B = best.score_B >= total_BK[:, 0] / penalty(max_length_B, length_penalty)
-        open_B = open_B & (max_length_B > t) & (num_whole_B < width) & ~overtaken_B
+        total_BK, choice_BK = (total_BK.view(-1, 1) + log_probs_NV).view(len(start_B), -1).topk(width)
+        beam_BK, token_BK = choice_BK // log_probs_NV.shape[1], choice_BK % log_probs_NV.shape[1]
+        state = tuple(part.index_select(0, (row_B1 * width + beam_BK).flatten()) for part in state)
+        history_BKT = history_BKT[row_B1, beam_BK]
+        history_BKT[:, :, t - 1] = token_BK
+        score_BK = total_BK / penalty(t, length_penalty)
+        best = _better(best, history_BKT, score_BK, (token_BK == END) & open_B[:, None], True)
+        going_BK = (token_BK != END) & (token_BK != PAD)
+        cut_B = open_B & (max_length_B == t) & ~best.complete_B
+        best = _better(best, history_BKT, score_BK, going_BK & cut_B[:, None], False)
+        # Probabilities only fall: at best one keeps its own, and ends where the penalty is most in its favour.
+        hope_B = total_BK.masked_fill(~going_BK, -torch.inf).amax(dim=1) / penalty(max_length_B, length_penalty)
+        open_B = open_B & (max_length_B > t) & (best.score_B < hope_B)
         if not open_B.any():
             break
     return best._replace(tokens_BT=best.tokens_BT[:, : int((best.tokens_BT != PAD).sum(dim=1).max())])
 
 
 def _next(step: Step, token_N: Tensor, state: State) -> tuple[Tensor, State]:
+    """Log probabilities of what follows: nothing but PAD, and that for sure, on what is whole; else no PAD or START."""
     log_probs_NV, state = step(token_N, state)
-    log_probs_NV = log_probs_NV.float().clone()
-    log_probs_NV[:, (PAD, START)] = -torch.inf  # neither is ever written
+    whole_N1 = ((token_N == END) | (token_N == PAD))[:, None]
+    log_probs_NV = log_probs_NV.float().masked_fill(whole_N1, -torch.inf)
+    log_probs_NV[:, (PAD, START)] = -torch.inf
+    log_probs_NV[:, PAD : PAD + 1].masked_fill_(whole_N1, 0)
     return log_probs_NV, state
 
 
-def _candidates(total_BK: Tensor, log_probs_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best continuations of all beams: their log probabilities, beams and tokens, each (B, C), best first.
-
-    Twice as many as there are beams, for at most half of them end.
-    """
-    num_tokens = log_probs_NV.shape[1]
-    total_BKV = total_BK[..., None] + log_probs_NV.view(*total_BK.shape, num_tokens)
-    total_BC, choice_BC = total_BKV.flatten(1).topk(min(2 * total_BK.shape[1], total_BKV[0].numel()))
-    return total_BC, choice_BC // num_tokens, choice_BC % num_tokens
-
-
-def _better(best: Written, tokens_BCT: Tensor, score_BC: Tensor, allowed_BK: Tensor, complete: bool) -> Written:
-    """The best so far, or the best of the first K candidates that are allowed where that is better."""
-    score_B, k_B = score_BC[:, : allowed_BK.shape[1]].masked_fill(~allowed_BK, -torch.inf).max(dim=1)
+def _better(best: Written, tokens_BKT: Tensor, score_BK: Tensor, allowed_BK: Tensor, complete: bool) -> Written:
+    """The best so far, or the best of those allowed where that is better."""
+    score_B, k_B = score_BK.masked_fill(~allowed_BK, -torch.inf).max(dim=1)
     better_B = score_B > best.score_B
-    tokens_BT = tokens_BCT[torch.arange(len(k_B), device=k_B.device), k_B]
+    tokens_BT = tokens_BKT[torch.arange(len(k_B), device=k_B.device), k_B]
     return Written(
         torch.where(better_B[:, None], tokens_BT, best.tokens_BT),
         torch.where(better_B, score_B, best.score_B),

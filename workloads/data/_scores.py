@@ -1,9 +1,12 @@
-"""How good written sentences are: exact match, BLEU and chrF, by sacrebleu."""
+"""How good written sentences are: exact match, BLEU and chrF, the latter two by sacrebleu."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from workloads._extras import need
+
+METRICS = ("exact_match", "bleu", "chrf")
+"""From quick to slow."""
 
 
 def exact_match(written: Sequence[str], references: Sequence[str]) -> float:
@@ -11,28 +14,32 @@ def exact_match(written: Sequence[str], references: Sequence[str]) -> float:
     return sum(ours == theirs for ours, theirs in zip(written, references, strict=True)) / len(references)
 
 
-def all_scores(written: Sequence[str], references: Sequence[str], slow: bool) -> dict[str, float]:
-    """``exact_match`` and ``bleu`` (Papineni et al. 2002, in [0, 100]), and what takes longer, if asked for.
+def sentence_scores(written: Sequence[str], references: Sequence[str], metrics: Sequence[str]) -> dict[str, float]:
+    """Scores of a corpus.
 
     Args:
         written: Sentences.
         references: One for each.
-        slow: Whether to compute ``chrf`` (Popović 2015, in [0, 100]) too.
+        metrics: Some of ``METRICS``. ``bleu`` (Papineni et al. 2002) and ``chrf`` (Popović 2015) are in [0, 100].
     """
-    metrics = {name: metric for name, metric in _metrics().items() if slow or name == "bleu"}
-    scores = {name: metric.corpus_score(written, [references]).score for name, metric in metrics.items()}
-    return {"exact_match": exact_match(written, references), **scores}
+    scores = {"exact_match": exact_match(written, references)}
+    for name in metrics:
+        if name != "exact_match":
+            scores[name] = _sacrebleu(name).corpus_score(written, [references]).score
+    return scores
 
 
 def signatures() -> dict[str, str]:
-    """How sacrebleu computes each metric, in its own notation, which makes figures comparable (Post 2018)."""
-    metrics = _metrics()
-    for metric in metrics.values():
+    """How each metric of sacrebleu is computed, in its own notation, which makes figures comparable (Post 2018)."""
+    found = {}
+    for name in METRICS[1:]:
+        metric = _sacrebleu(name)
         metric.corpus_score(["a"], [["a"]])  # the number of references is part of it
-    return {name: str(metric.get_signature()) for name, metric in metrics.items()}
+        found[name] = str(metric.get_signature())
+    return found
 
 
-def _metrics() -> dict[str, Any]:
+def _sacrebleu(name: str) -> Any:
     sacrebleu = need("sacrebleu", extra="text")
     # `force` keeps it from warning that sentences may be tokenized already, for those that end in a full stop.
-    return {"bleu": sacrebleu.BLEU(force=True), "chrf": sacrebleu.CHRF()}
+    return sacrebleu.BLEU(force=True) if name == "bleu" else sacrebleu.CHRF()

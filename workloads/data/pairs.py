@@ -17,8 +17,8 @@ from workloads.data._attention import draw, pieces, weights_of
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Examples
 from workloads.data._ragged import PAD, Ragged, Sequences
-from workloads.data._rows import MISSING, Rows, read_hub, read_path
-from workloads.data._scores import all_scores, signatures
+from workloads.data._rows import Rows, read_hub, read_path
+from workloads.data._scores import METRICS, sentence_scores, signatures
 from workloads.data._sources import OnError, Rejects, default_cache, resolve
 from workloads.data._splits import SPLITS, cut, subset
 from workloads.data._targets import listed
@@ -59,7 +59,8 @@ class Pairs(DataModule):
     years and amounts that training never sees. It has metrics of its own, ``unseen_...``, and the others leave it out;
     the loss is that of both.
 
-    Nothing is cut short: a sentence above ``max_characters`` is a bad row.
+    Nothing is cut short: a sentence above ``max_characters`` is a bad row. So is one without text, for which NA, null,
+    None and ? stand too in a CSV file.
 
     Args:
         source: babel; a .csv, .tsv, .parquet, .jsonl or .json file; a folder with train, validation and test files; or
@@ -182,12 +183,14 @@ class Pairs(DataModule):
         return Inputs([sentences[i] for i in times_N.tolist()], Ragged({"source": source}, columns))
 
     def _sentences(self, given: str) -> list[str]:
+        """The sentences of an input; an empty line of a file is none."""
         lines = _lines(given)
-        for number, sentence in enumerate(lines or [given.strip()], start=1):
+        sentences = {f"{given}, line {n}": line for n, line in enumerate(lines, start=1) if line}
+        sentences = sentences or {f"input {given[:40]!r}": "" if lines else given.strip()}
+        for where, sentence in sentences.items():
             if fault := _fault(sentence, self.max_characters):
-                where = f"{given}, line {number}" if lines else f"input {given[:40]!r}"
                 raise ValueError(f"{where}: {fault}")
-        return [line for line in lines if line] if lines else [given.strip()]
+        return list(sentences.values())
 
     def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
         decode = self._fitted_tokenizer.decode
@@ -215,7 +218,7 @@ class Pairs(DataModule):
         return True
 
     def scores(self, split: str, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Exact match, BLEU and (of the test split, for it takes its time) chrF, of all and of each language.
+        """Exact match, BLEU and chrF of the test split, of all and of each language; of validation what is quick.
 
         ``unseen_`` stands before those of the sentences with years and amounts that are held out.
         """
@@ -229,8 +232,9 @@ class Pairs(DataModule):
             if self.num_languages > 1:
                 groups |= {f"_{name}": chosen & (part.language == k) for k, name in enumerate(self.languages)}
             for suffix, rows in groups.items():
+                metrics = METRICS if split == "test" else METRICS[: 1 if suffix else 2]
                 if rows.any():
-                    values = all_scores(written[rows].tolist(), part.target[rows].tolist(), slow=split == "test")
+                    values = sentence_scores(written[rows].tolist(), part.target[rows].tolist(), metrics)
                     found |= {f"{prefix}{name}{suffix}": value for name, value in values.items()}
         return found
 
@@ -346,7 +350,7 @@ def _texts(rows: Rows, column: str, key: str) -> list[str]:
 def _fault(text: str, max_characters: int) -> str | None:
     """What is wrong with a sentence, or None."""
     if not text:
-        return f"no text (nor is any of {', '.join(filter(None, MISSING))})"
+        return "no text"
     if "\0" in text:
         return "a null byte, which no text has"
     if len(text) > max_characters:
