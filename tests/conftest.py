@@ -62,7 +62,7 @@ def raydeck(tmp_path: Path) -> Raydeck:
 
 @pytest.fixture(scope="session")
 def sample_inputs() -> Callable[[str, Path], list[str]]:
-    """Two or more real inputs of a data module's kind, as files."""
+    """Two or more real inputs of a data module's kind, as files or as words."""
 
     def make(kind: str, folder: Path) -> list[str]:
         if kind == "Images":
@@ -74,6 +74,8 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
             for digit, path in zip(digits, paths, strict=True):
                 Image.fromarray((digit * 15).astype("uint8")).resize((28, 28)).save(path)
             return [str(path) for path in paths]
+        if kind == "Pairs":
+            return ["Sunday, December 4, 1977", "in 3 days"]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 
