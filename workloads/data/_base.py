@@ -42,11 +42,13 @@ class DataModule(L.LightningDataModule, ABC):
         skipped: Bad rows left out, by ``--data.on_error skip``.
         metric: The test metric to quote, where the data decides it.
         signatures: Metric to how exactly it is computed, where that has a notation.
+        needs_inputs: Whether ``raydeck predict`` is of no use without inputs.
     """
 
     batch_size: int
     metric: str | None = None
     signatures: Mapping[str, str] = MappingProxyType({})
+    needs_inputs = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,6 +72,9 @@ class DataModule(L.LightningDataModule, ABC):
     def encode(self, inputs: Sequence[str]) -> Inputs:
         """Encode what a person gives to ``raydeck predict``.
 
+        A subclass's keyword-only arguments are flags of ``raydeck predict``, as are those of a module's
+        ``predict_step``; ``Args:`` is their help.
+
         Raises:
             ValueError: An input is missing or broken; one line that names it.
         """
@@ -90,6 +95,10 @@ class DataModule(L.LightningDataModule, ABC):
             Name, without the split, to value; the same on every rank.
         """
         raise NotImplementedError(f"{type(self).__name__} has no reference to compare sequences with")
+
+    def spoken(self, outputs: dict[str, torch.Tensor]) -> str:
+        """What a person may read at once of one step's outputs, where ``predict_step`` yields them step by step."""
+        return ""
 
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
         """Draw inputs and answers as a PNG at ``path``; False where there is nothing to draw."""
