@@ -17,7 +17,8 @@ WORKLOAD = Workload(
     monitor="val/exact_match",
     mode="max",
     defaults={
-        "model.embedding_dim": 128, "model.hidden_dim": 256, "model.dropout": 0.2, "model.lr": 3e-3,
+        "model.embedding_dim": 128, "model.hidden_dim": 256, "model.attention": "bahdanau", "model.dropout": 0.2,
+        "model.lr": 3e-3, "data.vocabulary_size": 4000,
         "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 40,
     },
     smoke={

@@ -5,7 +5,7 @@ The same date, amount or name is written in English and in each target language 
 
 import datetime
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,9 @@ HELD_OUT_YEARS, HELD_OUT_AMOUNTS = 20, 0.15
 """Years, and the share of amounts, that are only in the harder test."""
 
 CURRENCIES = ("USD", "EUR", "GBP", "INR", "JPY", "CHF", "CNY", "CAD", "AUD", "BRL", "SEK", "MXN")
+
+LEAST_PAIRS = 2
+"""Languages of a country, and countries of a language, below which neither is named."""
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000,
            "year": 31_536_000}  # fmt: skip
@@ -50,8 +53,7 @@ class Sentences(NamedTuple):
 def sentences(languages: tuple[str, ...]) -> Sentences:
     """All sentences that each of the languages has words for; the same everywhere with the same Babel.
 
-    An English sentence that could be translated in two ways, as "May 4, 1977" is a long and a medium date, is there
-    once, by the first of its patterns.
+    No English sentence could be translated in two ways: there is no medium date in May, which looks like a long one.
 
     Args:
         languages: Locales of Babel, e.g. ``fr`` or ``pt_BR``.
@@ -61,7 +63,7 @@ def sentences(languages: tuple[str, ...]) -> Sentences:
     """
     english, *locales = map(_locale, (SOURCE, *languages))
     written: dict[str, tuple[list[str], bool]] = {}
-    for write, unseen in _things(np.random.default_rng(0)):
+    for write, unseen in _things(np.random.default_rng(0), [english, *locales]):
         source = write(locale=english)
         if source is None or source in written:
             continue
@@ -81,7 +83,7 @@ def _locale(name: str) -> Any:
         raise ValueError(f"data.languages: Babel has no locale {name!r}; expected e.g. fr or pt_BR") from None
 
 
-def _things(random: np.random.Generator) -> Things:
+def _things(random: np.random.Generator, locales: Sequence[Any]) -> Things:
     yield from _dates(random)
     whole = [random.choice(np.arange(low, 10 * low), 300, replace=False) for low in (100, 1000, 10_000)]
     decimal = random.choice(np.arange(1, 1000), 300, replace=False) / 10
@@ -91,17 +93,18 @@ def _things(random: np.random.Generator) -> Things:
     yield from _units(random, amounts, held_out)
     yield from _relative_times(held_out)
     yield from _currencies(random, amounts, held_out)
-    yield from _names()
+    yield from _names(locales)
 
 
 def _dates(random: np.random.Generator) -> Things:
     dates = need("babel.dates", extra="text")
     held_out = set(random.choice(np.arange(FIRST_YEAR, LAST_YEAR + 1), HELD_OUT_YEARS, replace=False).tolist())
     first, last = datetime.date(FIRST_YEAR, 1, 1).toordinal(), datetime.date(LAST_YEAR, 12, 31).toordinal()
-    # Long dates before medium ones, which are the same in English for May.
     for pattern, count in (("full", 2100), ("long", 1200), ("medium", 700), ("yMMMM", 400), ("yQQQQ", 200)):
         for ordinal in random.integers(first, last + 1, count).tolist():
             day = datetime.date.fromordinal(ordinal)
+            if pattern == "medium" and day.month == 5:
+                continue
             if pattern in ("full", "long", "medium"):
                 yield partial(dates.format_date, day, pattern), day.year in held_out
             else:
@@ -140,22 +143,33 @@ def _currencies(random: np.random.Generator, amounts: list[float], held_out: set
             yield partial(write, amount, currency, format_type="name"), amount in held_out
 
 
-def _names() -> Things:
-    """Languages of a country, e.g. "French (Canada)"; and each of these languages and countries by itself.
+def _names(locales: Sequence[Any]) -> Things:
+    """Languages of a country, e.g. "French (Canada)"; and languages, countries and their times by themselves.
 
-    Only languages of several countries: a name that stands in one sentence alone cannot be learnt from the others.
+    Only those that stand in several sentences: a name can be learnt from others alone.
     """
     spoken = need("babel.languages", extra="text").get_territory_language_info
-    pairs = [(code, country) for country in sorted(_locale(SOURCE).territories) for code in spoken(country)]
-    countries_of = Counter(code for code, _ in pairs)
-    pairs = [(code, country) for code, country in pairs if countries_of[code] > 1]
-    codes = [(code, None) for code in sorted({code for code, _ in pairs})]
-    countries = [(None, country) for country in sorted({country for _, country in pairs})]
+    pairs = [(code, country) for country in sorted(locales[0].territories) for code in spoken(country)]
+    pairs = [(c, t) for c, t in pairs if all(c in locale.languages and t in locale.territories for locale in locales)]
+    while True:
+        num_countries, num_languages = (Counter(names) for names in zip(*pairs, strict=True))
+        often = [(c, t) for c, t in pairs if min(num_countries[c], num_languages[t]) >= LEAST_PAIRS]
+        if len(often) == len(pairs):
+            break
+        pairs = often
+    for code, country in pairs:
+        yield partial(_spoken_in, code, country), False
+    for code in sorted(num_countries):
+        yield partial(_name, "languages", code), False
+    for pattern in ("%s", "region"):
+        for country in sorted(num_languages):
+            yield partial(_name, "territories", country, pattern), False
 
-    def write(code: str | None, country: str | None, locale: Any) -> str | None:
-        names = [locale.languages.get(code)] if code else []
-        names += [locale.territories.get(country)] if country else []
-        return None if None in names else " ".join([names[0], *(f"({name})" for name in names[1:])])
 
-    for code, country in [*pairs, *codes, *countries]:
-        yield partial(write, code, country), False
+def _spoken_in(code: str, country: str, locale: Any) -> str:
+    return f"{locale.languages[code]} ({locale.territories[country]})"
+
+
+def _name(kind: str, code: str, pattern: str = "%s", *, locale: Any) -> str:
+    """The name of a language or country, or of a country's time where ``pattern`` is "region"."""
+    return locale.zone_formats.get(pattern, pattern) % getattr(locale, kind)[code]
