@@ -18,20 +18,20 @@ from workloads._machine import inspect
 
 WORDS = {"one": "un", "two": "deux", "three": "trois", "red": "rouge", "blue": "bleu", "dog": "chien", "cat": "chat"}
 SMALL = {
-    "data.vocabulary_size": 300, "data.batch_size": 32, "model.embedding_dim": 32, "model.hidden_dim": 48,
+    "data.vocabulary_size": 300, "data.batch_size": 32, "model.embedding_dim": 32, "model.hidden_dim": 64,
     "model.dropout": 0.1, "model.lr": 1e-2, "trainer.precision": "32",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Sentences in two languages: word by word, and word by word from the end."""
+    """Sentences in two languages, word by word: a second one beside French shouts them in English."""
     random, found = np.random.default_rng(0), {}
     while len(found) < 500:
-        words = random.choice(list(WORDS), random.integers(1, 6)).tolist()
+        words = random.permutation(list(WORDS))[: random.integers(1, 6)].tolist()
         found[" ".join(words)] = [WORDS[word] for word in words]
-    rows = [f"{source},{' '.join(words[::step])},{language}"
-            for language, step in (("fr", 1), ("rf", -1)) for source, words in found.items()]  # fmt: skip
+    rows = [f"{source},{' '.join(words)},fr" for source, words in found.items()]
+    rows += [f"{source},{source.upper()}!,loud" for source in found]
     path = tmp_path_factory.mktemp("table") / "pairs.csv"
     path.write_text("\n".join(["source,target,language", *rows]) + "\n")
     return path
@@ -46,7 +46,7 @@ def job(folder, table, **keys):
 @pytest.fixture(scope="module")
 def trained(table, tmp_path_factory):
     """The result of a run, its module and its data."""
-    given = job(tmp_path_factory.mktemp("runs"), table, **{"trainer.max_epochs": 14})
+    given = job(tmp_path_factory.mktemp("runs"), table, **{"trainer.max_epochs": 18})
     result, workload = fit(given, LocalSession()), workloads.load("translator")
     with Run(Folder(given.directory)).checkpoints("max").best() as (_, path):
         return result, *restore(workload, given.config, path / WEIGHTS, inspect("cpu", "32", 1))
@@ -54,19 +54,22 @@ def trained(table, tmp_path_factory):
 
 def test_it_learns_two_languages_that_it_tells_apart_by_their_token(trained):
     test = trained[0]["test"]
-    assert min(test["exact_match_fr"], test["exact_match_rf"]) > 0.9
+    assert min(test["exact_match_fr"], test["exact_match_loud"]) > 0.9
     assert test["bleu"] > 95 and test["chrf"] > 95
     assert trained[0]["signatures"]["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a")
 
 
 def test_a_beam_translates_a_person_s_sentences_in_their_order(trained):
     _, model, data = trained
-    inputs = data.encode(["two red cat", "one", "three blue dog cat"], language="rf")
+    inputs = data.encode(["two red cat", "one", "three blue dog cat"], language="fr")
     with torch.no_grad():
         answers = data.answers(model.predict_step(inputs.examples.gather(torch.arange(3)), 0, beam_width=4))
-    assert [answer["translation"] for answer in answers] == ["chat rouge deux", "un", "chat chien bleu trois"]
-    weights = np.array(answers[0]["attention"]["weights"])
-    assert weights.shape == (3, 3) and np.abs(weights.sum(axis=1) - 1).max() < 1e-3
+    assert [answer["translation"] for answer in answers] == ["deux rouge chat", "un", "trois bleu chien chat"]
+    attention = answers[0]["attention"]
+    weights = np.array(attention["weights"])
+    assert "".join(attention["source"]) == "two red cat" and "".join(attention["target"]) == "deux rouge chat"
+    assert weights.shape == (len(attention["target"]), len(attention["source"]))
+    assert np.abs(weights.sum(axis=1) - 1).max() < 1e-3
 
 
 class StopsAt(LocalSession):
