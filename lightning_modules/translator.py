@@ -235,10 +235,12 @@ class Translator(L.LightningModule):
     @torch.no_grad()
     def _mixed(self, input_BT: Tensor, state: State, memory: Memory, forced: float) -> Tensor:
         """The inputs with the network's own guess in place of some true tokens."""
-        guess_BT = self.logits(self.decode(input_BT, state, memory)[0]).argmax(dim=-1)
-        own_BT = torch.rand(input_BT.shape, device=input_BT.device) >= forced
+        own_BT = (torch.rand(input_BT.shape, device=input_BT.device) >= forced) & (input_BT != PAD)
         own_BT[:, 0] = False
-        return torch.where(own_BT & (input_BT != PAD), guess_BT.roll(1, dims=1), input_BT)
+        combined_BTD, _, _ = self.decode(input_BT, state, memory)
+        # The guess for a token is what follows from the one before it.
+        guess_N = self.logits(combined_BTD[:, :-1][own_BT[:, 1:]]).argmax(dim=-1)
+        return input_BT.masked_scatter(own_BT, guess_N)
 
     def _loss(self, combined_BTD: Tensor, target_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean cross entropy of the tokens that are not padding, in nats."""

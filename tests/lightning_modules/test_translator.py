@@ -137,6 +137,19 @@ def test_the_share_of_own_guesses_follows_from_the_random_state():
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_guesses_under_mixed_precision_cost_no_parameter_its_gradient():
+    # PyTorch keeps weights that autocast has converted, and those of the first pass have no history.
+    module, batch = translator(teacher_forcing=0.5, forcing_schedule="constant", attention="bahdanau"), batch_of()
+    norms = []
+    for mixed in (False, True):
+        module.zero_grad()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            module.training_step(batch, 0).backward()
+        norms.append(torch.stack([p.grad.norm() for p in module.parameters()]))
+    torch.testing.assert_close(norms[1], norms[0], rtol=0.1, atol=1e-4)
+
+
 def test_the_probability_of_forcing():
     assert [forcing(p, "constant", 0.7) for p in (0.0, 1.0)] == [0.7, 0.7]
     assert [forcing(p, "linear", 0.6) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.8, 0.6])
