@@ -20,10 +20,11 @@ WORKLOAD = Workload(
         "model.embedding_dim": 128, "model.hidden_dim": 256, "model.attention": "bahdanau", "model.dropout": 0.2,
         "model.lr": 3e-3, "data.vocabulary_size": 4000,
         "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 40,
+        "trainer.check_val_every_n_epoch": 2,
     },
     smoke={
         "data.num_examples": 200, "data.vocabulary_size": 300, "model.embedding_dim": 16, "model.hidden_dim": 16,
-        "trainer.precision": "32", "trainer.max_epochs": 2,
+        "trainer.precision": "32", "trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1,
     },
     baselines=_baselines_pairs.nearest,
 )  # fmt: skip

@@ -25,7 +25,7 @@ HELD_OUT_YEARS, HELD_OUT_AMOUNTS = 20, 0.15
 
 CURRENCIES = ("USD", "EUR", "GBP", "INR", "JPY", "CHF", "CNY", "CAD", "AUD", "BRL", "SEK", "MXN")
 
-LEAST_PAIRS = 2
+LEAST_PAIRS = 3
 """Languages of a country, and countries of a language, below which neither is named."""
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800, "month": 2_592_000,
@@ -122,7 +122,7 @@ def _units(random: np.random.Generator, amounts: list[float], held_out: set[floa
         return None if name in text else text  # Babel writes the unit's own name where it has no words for it
 
     for name in sorted(_locale(SOURCE).unit_display_names):
-        for amount in random.choice(amounts, 14, replace=False).tolist():
+        for amount in random.choice(amounts, 18, replace=False).tolist():
             yield partial(write, amount, name), amount in held_out
 
 
@@ -146,7 +146,7 @@ def _currencies(random: np.random.Generator, amounts: list[float], held_out: set
 def _names(locales: Sequence[Any]) -> Things:
     """Languages of a country, e.g. "French (Canada)"; and languages, countries and their times by themselves.
 
-    Only those that stand in several sentences: a name can be learnt from others alone.
+    Only those that stand in four sentences or more: a name can be learnt from other sentences alone.
     """
     spoken = need("babel.languages", extra="text").get_territory_language_info
     pairs = [(code, country) for country in sorted(locales[0].territories) for code in spoken(country)]
