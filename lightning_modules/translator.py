@@ -3,7 +3,6 @@
 Shapes: B batch, S source tokens, T target tokens, L layers, D embedding, H hidden, V vocabulary, N rows of a search.
 """
 
-import math
 from typing import Any, Literal
 
 import pytorch_lightning as L
@@ -19,7 +18,7 @@ from lightning_modules.shared.decoding import PAD, State, Writings, Written
 from lightning_modules.shared.optimization import OptimizerName, Schedule
 from lightning_modules.shared.recurrent import Recurrent, last
 
-ForcingSchedule = Literal["constant", "linear", "inverse_sigmoid"]
+Batch = dict[str, Tensor]
 
 EXTRA_TOKENS = 10
 """Tokens that a translation may have beyond ``max_length_ratio``, for the shortest sentences."""
@@ -81,7 +80,7 @@ class Translator(L.LightningModule):
         dropout: float = 0.1,
         label_smoothing: float = 0.0,
         teacher_forcing: float = 0.9,
-        forcing_schedule: ForcingSchedule = "linear",
+        forcing_schedule: decoding.ForcingSchedule = "linear",
         beam_width: int = 1,
         length_penalty: float = 0.6,
         max_length_ratio: float = 3.0,
@@ -125,12 +124,12 @@ class Translator(L.LightningModule):
         if key.max_length_ratio <= 0:
             raise ValueError(f"model.max_length_ratio: expected more than 0, got {key.max_length_ratio}")
 
-    def encode(self, source_BS: Tensor, length_B: Tensor) -> tuple[Memory, State]:
+    def encode(self, batch: Batch) -> tuple[Memory, State]:
         """What is attended to, and the decoder's first state, each part (L, B, H)."""
-        output_BSH, _ = self.encoder(self._embedded(source_BS), length_B)
-        first_BF = torch.tanh(self.bridge(last(output_BSH, length_B, num_directions=2)))
+        output_BSH, _ = self.encoder(self._embedded(batch["source"]), batch["source_length"])
+        first_BF = torch.tanh(self.bridge(last(output_BSH, batch["source_length"], num_directions=2)))
         parts = first_BF.unflatten(1, (-1, self.hparams.num_layers, self.hparams.hidden_dim)).unbind(1)
-        return self.attention.memory(output_BSH, source_BS == PAD), tuple(part.transpose(0, 1) for part in parts)
+        return self.attention.memory(output_BSH, batch["source"] == PAD), tuple(p.transpose(0, 1) for p in parts)
 
     def decode(self, input_BT: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
         """What the output layer sees, shape (B, T, D), the weights of attention, (B, T, S), and the next state.
@@ -150,45 +149,48 @@ class Translator(L.LightningModule):
         return F.linear(combined, self.embedding.weight[: len(self.bias)], self.bias)
 
     def write(
-        self, batch: dict[str, Tensor], beam_width: int | None = None, length_penalty: float | None = None
+        self,
+        batch: Batch,
+        encoded: tuple[Memory, State],
+        beam_width: int | None = None,
+        length_penalty: float | None = None,
     ) -> Written:
-        """Translate, without teacher forcing; None takes the module's own ``beam_width`` and ``length_penalty``."""
+        """Translate without teacher forcing what :meth:`encode` has read; None takes the module's own settings."""
         width = self.hparams.beam_width if beam_width is None else beam_width
         strength = self.hparams.length_penalty if length_penalty is None else length_penalty
         for name, value, least in (("beam_width", width, 1), ("length_penalty", strength, 0)):
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
-        memory, state = self.encode(batch["source"], batch["source_length"])
-        memory = memory.repeated(width)
+        memory, state = encoded[0].repeated(width), tuple(part.transpose(0, 1) for part in encoded[1])
 
         def step(token_N: Tensor, state: State) -> tuple[Tensor, State]:
             state = tuple(part.transpose(0, 1) for part in state)
             combined_N1D, _, state = self.decode(token_N[:, None], state, memory)
             return self.logits(combined_N1D[:, 0]).float().log_softmax(dim=-1), tuple(p.transpose(0, 1) for p in state)
 
-        start_B, state = self._start(batch["language"]), tuple(part.transpose(0, 1) for part in state)
         longest_B = (batch["source_length"] * self.hparams.max_length_ratio).ceil().long() + EXTRA_TOKENS
+        start_B = self._start(batch["language"])
         if width == 1:
             return decoding.greedy(step, state, start_B, longest_B, length_penalty=strength)
         return decoding.beam(step, state, start_B, longest_B, width=width, length_penalty=strength)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        memory, state = self.encode(batch["source"], batch["source_length"])
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        memory, state = self.encode(batch)
         input_BT = self._inputs(batch["target"], batch["language"])
         progress = self.global_step / self.num_steps if self.num_steps else 0.0
-        forced = forcing(progress, self.hparams.forcing_schedule, self.hparams.teacher_forcing)
+        forced = decoding.forcing(progress, self.hparams.forcing_schedule, self.hparams.teacher_forcing)
         if forced < 1:
             input_BT = self._mixed(input_BT, state, memory, forced)
         combined_BTD, _, _ = self.decode(input_BT, state, memory)
         return self._loss(combined_BTD, batch["target"], self.hparams.label_smoothing)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch, self.val_loss, self.val_writings)
 
     def on_validation_epoch_end(self) -> None:
         self._log("val", "validation", self.val_loss, self.val_writings)
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._measure(batch, self.test_loss, self.test_writings)
 
     def on_test_epoch_end(self) -> None:
@@ -196,7 +198,7 @@ class Translator(L.LightningModule):
 
     def predict_step(
         self,
-        batch: dict[str, Tensor],
+        batch: Batch,
         batch_idx: int,
         *,
         beam_width: int | None = None,
@@ -212,8 +214,8 @@ class Translator(L.LightningModule):
             ``tokens`` (B, T), ``score`` and ``complete`` (B,) of :class:`Written`; ``attention`` (B, T, S); and the
             batch's ``source`` and ``language``.
         """
-        tokens_BT, score_B, complete_B = self.write(batch, beam_width, length_penalty)
-        memory, state = self.encode(batch["source"], batch["source_length"])
+        memory, state = self.encode(batch)
+        tokens_BT, score_B, complete_B = self.write(batch, (memory, state), beam_width, length_penalty)
         _, weight_BTS, _ = self.decode(self._inputs(tokens_BT, batch["language"]), state, memory)
         written = {"tokens": tokens_BT, "score": score_B, "complete": complete_B, "attention": weight_BTS}
         return written | {key: batch[key] for key in ("source", "language")}
@@ -256,29 +258,14 @@ class Translator(L.LightningModule):
         # Of long targets, the scores of all tokens at once would fill the memory: they are computed again backwards.
         return sum(checkpoint(total, *part, use_reentrant=False) for part in parts) / real_BT.sum()
 
-    def _measure(self, batch: dict[str, Tensor], loss: MeanMetric, writings: Writings) -> None:
-        memory, state = self.encode(batch["source"], batch["source_length"])
+    def _measure(self, batch: Batch, loss: MeanMetric, writings: Writings) -> None:
+        memory, state = self.encode(batch)
         combined_BTD, _, _ = self.decode(self._inputs(batch["target"], batch["language"]), state, memory)
         loss.update(self._loss(combined_BTD, batch["target"]), weight=batch["target_length"].sum())
-        writings.update(self.write(batch).tokens_BT, batch["example"])
+        writings.update(self.write(batch, (memory, state)).tokens_BT, batch["example"])
 
     def _log(self, prefix: str, split: str, loss: MeanMetric, writings: Writings) -> None:
         self.log(f"{prefix}/loss", loss)
         scores = self.trainer.datamodule.scores(split, writings.compute())
         writings.reset()
         self.log_dict({f"{prefix}/{name}": value for name, value in scores.items()})
-
-
-def forcing(progress: float, schedule: ForcingSchedule, last: float) -> float:
-    """Probability of teacher forcing.
-
-    Args:
-        progress: Part of training that is done, in [0, 1].
-        schedule: constant: always ``last``; linear: from 1 to ``last``; inverse_sigmoid: the same, slow at both ends.
-        last: At the end of training.
-    """
-    if schedule == "constant":
-        return last
-    if schedule == "linear":
-        return 1 - (1 - last) * progress
-    return 1 - (1 - last) / (1 + math.exp(12 * (0.5 - progress)))

@@ -1,10 +1,12 @@
-"""Writing a sequence token by token: greedy and beam search, for any network that says what may come next.
+"""Writing a sequence token by token: greedy and beam search for any network that says what may come next, and how much
+of the truth it is told when it learns.
 
 Shapes: B examples, K beams, T steps, V vocabulary, N rows: B, or B * K with an example's beams adjacent.
 """
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 PAD, UNKNOWN, START, END = range(4)
 """Ids that stand for no token, an unknown one, and the two ends of a sequence."""
+
+ForcingSchedule = Literal["constant", "linear", "inverse_sigmoid"]
 
 State = tuple[Tensor, ...]
 """What a network remembers: tensors whose first dimension is the row."""
@@ -55,6 +59,23 @@ class Writings(Metric):
     def compute(self) -> dict[str, Tensor]:
         """``tokens`` end to end, and of each example ``length`` and ``example``, int64, on the CPU."""
         return {name: dim_zero_cat(getattr(self, name)).cpu() for name in ("tokens", "length", "example")}
+
+
+def forcing(progress: float, schedule: ForcingSchedule, last: float) -> float:
+    """Probability that a decoder in training is given the true token before each, and not its own guess.
+
+    Scheduled sampling: Bengio et al. 2015 (arXiv:1506.03099).
+
+    Args:
+        progress: Part of training that is done, in [0, 1].
+        schedule: constant: always ``last``; linear: from 1 to ``last``; inverse_sigmoid: the same, slow at both ends.
+        last: At the end of training.
+    """
+    if schedule == "constant":
+        return last
+    if schedule == "linear":
+        return 1 - (1 - last) * progress
+    return 1 - (1 - last) / (1 + math.exp(12 * (0.5 - progress)))
 
 
 def penalty(length: Tensor | int, strength: float) -> Tensor | float:

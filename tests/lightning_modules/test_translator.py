@@ -1,11 +1,9 @@
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lightning_modules.shared.decoding import END, PAD
-from lightning_modules.translator import LOSS_TOKENS, Translator, forcing
+from lightning_modules.translator import LOSS_TOKENS, Translator
 
 SMALL = {"embedding_dim": 12, "hidden_dim": 16, "dropout": 0.0, "lr": 1e-2}
 TOKENS, LANGUAGES = 20, 2
@@ -26,6 +24,10 @@ def batch_of(num_examples=6, seed=0):
 
 def padded(batch, more=4):
     return batch | {name: F.pad(batch[name], (0, more)) for name in ("source", "target")}
+
+
+def write(module, batch, **keys):
+    return module.write(batch, module.encode(batch), **keys)
 
 
 def translator(**keys):
@@ -49,7 +51,7 @@ def test_one_batch_can_be_overfitted(cell, attention):
     module, batch = translator(cell=cell, attention=attention, num_layers=2), batch_of()
     assert train(module, batch, 200) < 0.02
     for width in (1, 3):
-        written = module.eval().write(batch, beam_width=width)
+        written = write(module.eval(), batch, beam_width=width)
         assert torch.equal(written.tokens_BT, batch["target"]) and written.complete_B.all()
 
 
@@ -59,7 +61,7 @@ def test_the_target_language_decides_what_is_written():
     batch["language"] = torch.arange(12) % 2
     batch["target"][1::2] = torch.where(batch["target"][1::2] > END, 7, batch["target"][1::2])
     train(module, batch, 200)
-    written = module.eval().write(batch).tokens_BT
+    written = write(module.eval(), batch).tokens_BT
     assert torch.equal(written, batch["target"])
     assert not torch.equal(written[0::2], written[1::2])
 
@@ -85,7 +87,7 @@ def test_a_permuted_batch_gives_permuted_outputs():
 
 def test_the_loss_by_hand():
     module, batch = translator(label_smoothing=0.1, teacher_forcing=1.0), batch_of(2)
-    memory, state = module.encode(batch["source"], batch["source_length"])
+    memory, state = module.encode(batch)
     start = torch.tensor([[TOKENS], [TOKENS + 1]])
     given = torch.cat([start, batch["target"][:, :-1]], dim=1)
     total, count = 0.0, 0
@@ -107,7 +109,7 @@ def test_targets_of_many_tokens_have_the_loss_and_gradients_of_one_sum():
     loss.backward()
     gradients = [p.grad.clone() for p in module.parameters()]
     module.zero_grad()
-    memory, state = module.encode(batch["source"], batch["source_length"])
+    memory, state = module.encode(batch)
     given = torch.cat([TOKENS + batch["language"][:, None], batch["target"][:, :-1]], dim=1)
     logits = module.logits(module.decode(given, state, memory)[0])
     whole = F.cross_entropy(logits.transpose(1, 2), batch["target"], ignore_index=PAD)
@@ -119,7 +121,7 @@ def test_targets_of_many_tokens_have_the_loss_and_gradients_of_one_sum():
 
 def test_without_forcing_the_decoder_reads_its_own_guesses():
     module, batch = translator(teacher_forcing=0.0, forcing_schedule="constant").eval(), batch_of()
-    memory, state = module.encode(batch["source"], batch["source_length"])
+    memory, state = module.encode(batch)
     given = torch.cat([TOKENS + batch["language"][:, None], batch["target"][:, :-1]], dim=1)
     guesses = module.logits(module.decode(given, state, memory)[0]).argmax(dim=-1)
     own = torch.cat([given[:, :1], guesses[:, :-1].masked_fill(given[:, 1:] == PAD, PAD)], dim=1)
@@ -150,18 +152,11 @@ def test_guesses_under_mixed_precision_cost_no_parameter_its_gradient():
     torch.testing.assert_close(norms[1], norms[0], rtol=0.1, atol=1e-4)
 
 
-def test_the_probability_of_forcing():
-    assert [forcing(p, "constant", 0.7) for p in (0.0, 1.0)] == [0.7, 0.7]
-    assert [forcing(p, "linear", 0.6) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.8, 0.6])
-    assert forcing(0.5, "inverse_sigmoid", 0.6) == pytest.approx(0.8)
-    assert forcing(0.0, "inverse_sigmoid", 0.6) == pytest.approx(1 - 0.4 / (1 + math.exp(6)))
-
-
 def test_translations_are_bounded_by_the_source():
     module, batch = translator(max_length_ratio=1.5).eval(), batch_of()
     with torch.no_grad():
         module.bias[END] = -1e9
-    written = module.write(batch)
+    written = write(module, batch)
     assert not written.complete_B.any()
     longest = (batch["source_length"] * 1.5).ceil().long() + 10
     assert torch.equal((written.tokens_BT != PAD).sum(dim=1), longest)

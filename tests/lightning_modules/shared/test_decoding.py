@@ -1,9 +1,10 @@
 import itertools
+import math
 
 import pytest
 import torch
 
-from lightning_modules.shared.decoding import END, PAD, START, UNKNOWN, beam, greedy, penalty
+from lightning_modules.shared.decoding import END, PAD, START, UNKNOWN, beam, forcing, greedy, penalty
 
 VOCABULARY = 6
 """PAD, UNKNOWN, START, END and two words."""
@@ -104,3 +105,10 @@ def test_the_penalty_by_hand():
     assert penalty(1, 0.6) == 1.0
     assert penalty(7, 1.0) == 2.0
     assert penalty(7, 0.0) == 1.0
+
+
+def test_the_probability_of_forcing():
+    assert [forcing(p, "constant", 0.7) for p in (0.0, 1.0)] == [0.7, 0.7]
+    assert [forcing(p, "linear", 0.6) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.8, 0.6])
+    assert forcing(0.5, "inverse_sigmoid", 0.6) == pytest.approx(0.8)
+    assert forcing(0.0, "inverse_sigmoid", 0.6) == pytest.approx(1 - 0.4 / (1 + math.exp(6)))
