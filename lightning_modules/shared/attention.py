@@ -7,8 +7,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 AttentionKind = Literal["luong", "bahdanau"]
+
+MIXED_FEATURES = 1 << 25
+"""Features of pairs of states and source steps, B * T * S * H, that bahdanau holds at once: 128 MiB of float32."""
 
 
 class Memory(NamedTuple):
@@ -54,10 +58,20 @@ class Attention(nn.Module):
 
         The weights of a state sum to 1, and are 0 on padding.
         """
-        if self.query is None or self.energy is None:
+        if self.query is None:
             score_BTS = state_BTH @ memory.keys_BSH.transpose(1, 2)
         else:
-            mixed_BTSH = torch.tanh(self.query(state_BTH)[:, :, None] + memory.keys_BSH[:, None])
-            score_BTS = self.energy(mixed_BTSH).squeeze(-1)
+            score_BTS = self._mixed(self.query(state_BTH), memory.keys_BSH)
         weight_BTS = score_BTS.float().masked_fill(memory.padding_BS[:, None], -torch.inf).softmax(dim=-1)
         return weight_BTS.to(memory.values_BSH.dtype) @ memory.values_BSH, weight_BTS
+
+    def _mixed(self, query_BTH: Tensor, keys_BSH: Tensor) -> Tensor:
+        """Scores by a layer, (B, T, S): of long sequences some states at a time, computed again backwards."""
+
+        def some(query_BTH: Tensor, keys_BSH: Tensor) -> Tensor:
+            return self.energy(torch.tanh(query_BTH[:, :, None] + keys_BSH[:, None])).squeeze(-1)
+
+        parts = query_BTH.split(max(1, MIXED_FEATURES // keys_BSH.numel()), dim=1)
+        if len(parts) == 1:
+            return some(query_BTH, keys_BSH)
+        return torch.cat([checkpoint(some, part, keys_BSH, use_reentrant=False) for part in parts], dim=1)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lightning_modules.shared.attention import Attention
+from lightning_modules.shared.attention import MIXED_FEATURES, Attention
 
 KINDS = ("luong", "bahdanau")
 
@@ -42,3 +42,20 @@ def test_bahdanau_by_hand():
     _, weight = attention(state, attention.memory(values, torch.zeros(1, 2, dtype=torch.bool)))
     energies = [2 * (math.tanh(0.7) + math.tanh(0.3)), 2 * (math.tanh(0.2) + math.tanh(-0.7))]
     torch.testing.assert_close(weight[0, 0], torch.tensor(energies).softmax(dim=0))
+
+
+def test_long_sequences_in_parts_have_the_scores_and_gradients_of_the_whole():
+    torch.manual_seed(0)
+    attention, states, values = Attention("bahdanau", 64), torch.randn(2, 900, 64), torch.randn(2, 300, 64)
+    assert states.numel() * 300 > MIXED_FEATURES
+    memory = attention.memory(values, torch.zeros(2, 300, dtype=torch.bool))
+    mean, weight = attention(states, memory)
+    mean.square().sum().backward()
+    gradients = [p.grad.clone() for p in attention.parameters()]
+    attention.zero_grad()
+    memory = attention.memory(values, torch.zeros(2, 300, dtype=torch.bool))
+    pieces = [attention(some, memory) for some in states.split(300, dim=1)]
+    torch.testing.assert_close(torch.cat([weight for _, weight in pieces], dim=1), weight)
+    sum(some.square().sum() for some, _ in pieces).backward()
+    for parameter, gradient in zip(attention.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-4)

@@ -137,6 +137,15 @@ def test_files_of_pairs_with_columns_in_any_order(pairs, tmp_path, kind):
     assert all(known[s] == t for part in data.texts.values() for s, t in zip(part.source, part.target, strict=True))
 
 
+def test_the_hub_s_records_of_translations_are_columns_with_a_dot(pairs, tmp_path):
+    path, rows = tmp_path / "pairs.jsonl", sentences(20)
+    path.write_text("".join(json.dumps({"translation": {"en": s, "fr": t}}) + "\n" for s, t in rows))
+    data = pairs(str(path), source_column="translation.en", target_column="translation.fr")
+    assert {s for part in data.texts.values() for s in part.source} == {s for s, _ in rows}
+    with pytest.raises(ValueError, match=r"has no column 'translation'; did you mean 'translation\.(en|fr)'\?$"):
+        pairs(str(path), source_column="translation", target_column="translation.fr")
+
+
 def test_blank_lines_are_no_rows_and_an_empty_cell_is_a_bad_one(pairs, tmp_path):
     rows = sentences(40)
     lines = ["target,source", *(f"{t},{s}" for s, t in rows)]
