@@ -23,7 +23,8 @@ FIRST_YEAR, LAST_YEAR = 1900, 2049
 HELD_OUT_YEARS, HELD_OUT_AMOUNTS = 20, 0.15
 """Years, and the share of amounts, that are only in the harder test."""
 
-CURRENCIES = ("USD", "EUR", "GBP", "INR", "JPY", "CHF", "CNY", "CAD", "AUD", "BRL", "SEK", "MXN")
+CURRENCIES = ("USD", "EUR", "GBP", "INR", "DKK", "CHF", "CNY", "CAD", "AUD", "BRL", "SEK", "MXN")
+"""Of two decimals: others would round an amount to one that is held out."""
 
 LEAST_PAIRS = 3
 """Languages of a country, and countries of a language, below which neither is named."""
