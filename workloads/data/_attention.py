@@ -74,7 +74,7 @@ def draw(attentions: Sequence[dict[str, Any]], path: Path) -> None:
     num_rows = -(-len(shown) // num_columns)
     widest, tallest = (max(len(a[side]) for a in shown) for side in ("source", "target"))
     drawn.set_size_inches(num_columns * (INCHES * widest + 1.8), num_rows * (INCHES * tallest + 1.3))
-    families = need("matplotlib", "text").rc_context({"font.family": _families()})
+    families = need("matplotlib", "text").rc_context({"font.family": _fonts()[0]})
     with families, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         axes = drawn.subplots(num_rows, num_columns, squeeze=False).ravel()
@@ -103,18 +103,14 @@ def _visible(piece: str) -> str:
 
 
 @functools.cache
-def _families() -> list[str]:
-    """Fonts to draw with, best first: FiraGO has Latin, Cyrillic, Greek, Devanagari, Arabic, Hebrew and Thai.
+def _fonts() -> tuple[list[str], tempfile.TemporaryDirectory]:
+    """Fonts to draw with, best first, and the folder of the first, which goes when this process ends.
 
-    None of matplotlib's own fonts has Devanagari. The package holds fonts as bytes, and matplotlib reads files.
+    FiraGO has Latin, Greek, Cyrillic, Devanagari, Arabic, Hebrew, Georgian and Thai; of matplotlib's own fonts none has
+    Devanagari. Its package holds it as bytes, and matplotlib reads files.
     """
-    manager = need("matplotlib.font_manager", "text").fontManager
     folder = tempfile.TemporaryDirectory(prefix="raydeck-fonts-")
     file = Path(folder.name) / "FiraGO-Regular.ttf"
     file.write_bytes(need("pymupdf_fonts", "text").myfont("figo"))
-    manager.addfont(file)
-    _folders.append(folder)  # until this process ends: text is set when a picture is saved
-    return ["FiraGO", "DejaVu Sans"]
-
-
-_folders: list[tempfile.TemporaryDirectory] = []
+    need("matplotlib.font_manager", "text").fontManager.addfont(file)
+    return ["FiraGO", "DejaVu Sans"], folder
