@@ -20,8 +20,8 @@ from workloads.data._targets import listed
 MOST_DRAWN = 9
 """Sentences of a picture."""
 
-INCHES = 0.27
-"""Side of a weight in the picture."""
+INCHES, MOST_INCHES = 0.27, 16
+"""Side of a weight in the picture, and that of a whole matrix, which makes the weights of long sentences smaller."""
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 
@@ -73,13 +73,14 @@ def draw(attentions: Sequence[dict[str, Any]], path: Path) -> None:
     num_columns = min(3, len(shown))
     num_rows = -(-len(shown) // num_columns)
     widest, tallest = (max(len(a[side]) for a in shown) for side in ("source", "target"))
-    drawn.set_size_inches(num_columns * (INCHES * widest + 1.8), num_rows * (INCHES * tallest + 1.3))
+    side = min(INCHES, MOST_INCHES / max(widest, tallest, 1))
+    drawn.set_size_inches(num_columns * (side * widest + 1.8), num_rows * (side * tallest + 1.3))
     families = need("matplotlib", "text").rc_context({"font.family": _fonts()[0]})
     with families, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         axes = drawn.subplots(num_rows, num_columns, squeeze=False).ravel()
         for axis, attention in zip(axes, shown, strict=False):
-            _matrix(axis, attention)
+            _matrix(axis, attention, font_size=min(10.0, 60 * side))
         for axis in axes[len(shown) :]:
             axis.axis("off")
         drawn.savefig(path, format="png")
@@ -89,12 +90,12 @@ def draw(attentions: Sequence[dict[str, Any]], path: Path) -> None:
         warnings.warn(f"{path}: no font here has {listed(missing)}; boxes stand in their place", stacklevel=2)
 
 
-def _matrix(axis: Any, attention: dict[str, Any]) -> None:
+def _matrix(axis: Any, attention: dict[str, Any], font_size: float) -> None:
     axis.imshow(np.asarray(attention["weights"]), cmap="Blues", vmin=0, vmax=1, aspect="equal")
     axis.set_xticks(range(len(attention["source"])), [_visible(p) for p in attention["source"]], rotation=90)
     axis.set_yticks(range(len(attention["target"])), [_visible(p) for p in attention["target"]])
     axis.xaxis.tick_top()
-    axis.tick_params(length=0)
+    axis.tick_params(length=0, labelsize=font_size)
 
 
 def _visible(piece: str) -> str:

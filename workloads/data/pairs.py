@@ -213,9 +213,11 @@ class Pairs(DataModule):
         return answers
 
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
-        """The attention of the first nine translations."""
-        draw([answer["attention"] for answer in answers], path)
-        return True
+        """The attention of the first nine translations that are not empty."""
+        drawn = [answer["attention"] for answer in answers if answer["attention"]["target"]]
+        if drawn:
+            draw(drawn, path)
+        return bool(drawn)
 
     def scores(self, split: str, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         """Exact match, BLEU and chrF of the test split, of all and of each language; of validation what is quick.

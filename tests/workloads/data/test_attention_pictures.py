@@ -23,6 +23,19 @@ def test_weights_of_pieces_by_hand():
     np.testing.assert_allclose(weights_of(weights, [0, 0, 1], [0, 1, 1]), [[0.2, 0.8], [0.0, 1.0]])
 
 
+def test_nothing_written_has_no_weights():
+    assert pieces([], str) == ([], [])
+    assert weights_of(np.empty((0, 3)), [], [0, 1, 1]).shape == (0, 2)
+
+
+def test_long_sentences_are_drawn_small(tmp_path):
+    from PIL import Image
+
+    weights = np.eye(300).tolist()
+    draw([{"source": ["a"] * 300, "target": ["b"] * 300, "weights": weights}], tmp_path / "long.png")
+    assert max(Image.open(tmp_path / "long.png").size) < 2200
+
+
 def test_devanagari_has_a_font_and_what_has_none_is_told(tmp_path):
     attention = {"source": ["Sunday", ",", " $5"], "target": ["रविवार", ",", " "], "weights": np.eye(3).tolist()}
     draw([attention] * 2, tmp_path / "a.png")  # a warning would be an error
