@@ -33,7 +33,8 @@ def test_long_sentences_are_drawn_small(tmp_path):
 
     weights = np.eye(300).tolist()
     draw([{"source": ["a"] * 300, "target": ["b"] * 300, "weights": weights}], tmp_path / "long.png")
-    assert max(Image.open(tmp_path / "long.png").size) < 2200
+    with Image.open(tmp_path / "long.png") as picture:
+        assert max(picture.size) < 2200
 
 
 def test_devanagari_has_a_font_and_what_has_none_is_told(tmp_path):
