@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torchmetrics
 from torch import nn
 
 from cluster.placement import Placement
@@ -88,7 +89,8 @@ def layers(model: nn.Module, input_shape: tuple[int, ...] | None) -> list[dict[s
 
 def has_name(module: nn.Module) -> bool:
     """Whether a leaf is part of the network rather than a metric."""
-    return type(module).__module__.startswith("torch.") or type(module).__module__.startswith("lightning_modules")
+    of_ours = type(module).__module__.startswith(("torch.", "lightning_modules"))
+    return of_ours and not isinstance(module, torchmetrics.Metric)
 
 
 def as_text(workload: Workload, config: Config, description: dict[str, Any]) -> str:

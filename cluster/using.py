@@ -121,7 +121,8 @@ def evaluate(arguments: list[str]) -> int:
         metrics = _evaluate.evaluate(model, data, machine, whole=other)
     examples = len(data.splits["test"])
     if namespace["json"]:
-        print(json.dumps({"run": str(run.folder), "examples": examples, "test": metrics}, indent=1))
+        answer = {"run": str(run.folder), "examples": examples, "test": metrics}
+        print(json.dumps(answer | ({"signatures": dict(data.signatures)} if data.signatures else {}), indent=1))
     else:
         rows = [(name, console.number(value)) for name, value in sorted(metrics.items())]
         console.table(f"{examples:,} examples", ("metric", "test"), rows)

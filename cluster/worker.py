@@ -157,6 +157,8 @@ def examine(trainer: L.Trainer, model: L.LightningModule, run: Run, workload: Wo
         trainer.test(model, datamodule=data, ckpt_path=found[1] / WEIGHTS, weights_only=True, verbose=False)
     test = {key.removeprefix("test/"): float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
     values: dict[str, Any] = {"metric": data.metric or workload.metric, "test": test, "skipped_rows": data.skipped}
+    if data.signatures:
+        values["signatures"] = dict(data.signatures)
     if trainer.is_global_zero and job.baselines and workload.baselines:
         console.say("measuring the baselines")
         values["baselines"] = workload.baselines(data)

@@ -62,7 +62,7 @@ def raydeck(tmp_path: Path) -> Raydeck:
 
 @pytest.fixture(scope="session")
 def sample_inputs() -> Callable[[str, Path], list[str]]:
-    """Two or more real inputs of a data module's kind, as files."""
+    """Two or more real inputs of a data module's kind, as files or as words."""
 
     def make(kind: str, folder: Path) -> list[str]:
         if kind == "Images":
@@ -77,6 +77,8 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
         if kind == "LabelledText":
             (folder / "reviews.txt").write_text("A moving, funny and wonderful film.\n\nWhat a waste of two hours!\n")
             return [str(folder / "reviews.txt"), "the rest is silence"]
+        if kind == "Pairs":
+            return ["Sunday, December 4, 1977", "in 3 days"]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 

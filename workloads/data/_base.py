@@ -1,9 +1,10 @@
 """What every data source is to a run: splits, what they decide of the model, and the way back to people."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as L
@@ -40,11 +41,13 @@ class DataModule(L.LightningDataModule, ABC):
         splits: ``train``, ``validation``, ``test``, once set up.
         skipped: Bad rows left out, by ``--data.on_error skip``.
         metric: The test metric to quote, where the data decides it.
+        signatures: Metric to how exactly it is computed, where that has a notation.
         needs_inputs: Whether ``raydeck predict`` is of no use without inputs.
     """
 
     batch_size: int
     metric: str | None = None
+    signatures: Mapping[str, str] = MappingProxyType({})
     needs_inputs = True
 
     def __init__(self) -> None:
@@ -79,6 +82,19 @@ class DataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
         """What a person would read, one JSON-safe mapping an example, from the module's ``predict_step`` outputs."""
+
+    def scores(self, split: str, outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Metrics of what a module has written for a split, for modules whose answers are sequences.
+
+        Args:
+            split: ``validation`` or ``test``.
+            outputs: Of all examples and all ranks, in any order: ``tokens`` end to end, ``length`` of each example's,
+                shape (N,), and ``example``, its number in the split, (N,).
+
+        Returns:
+            Name, without the split, to value; the same on every rank.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no reference to compare sequences with")
 
     def spoken(self, outputs: dict[str, torch.Tensor]) -> str:
         """What a person may read at once of one step's outputs, where ``predict_step`` yields them step by step."""

@@ -26,6 +26,10 @@ UNKNOWN, START, END = 1, 2, 3
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 """Tokens that no text has, by their numbers; the first is ``PAD``."""
 
+WORDS = r" ?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
+"""Within what pairs of bytes are put together: a word, with the marks that many scripts write on letters, and the space
+before it; a digit; marks of punctuation; space."""
+
 
 class Tokenizer:
     """What turns text into tokens.
@@ -65,7 +69,8 @@ class Tokenizer:
             raise ValueError(f"data.vocabulary_size: expected at least {least} for {kind}, got {size}")
         if kind == "bpe":
             backend = tokenizers.Tokenizer(models.BPE())
-            backend.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(False)])
+            words = pre.Split(tokenizers.Regex(WORDS), "isolated")
+            backend.pre_tokenizer = pre.Sequence([words, pre.ByteLevel(False, use_regex=False)])
             backend.decoder = tokenizers.decoders.ByteLevel()
             trainer = trainers.BpeTrainer(
                 vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=pre.ByteLevel.alphabet(),
@@ -145,7 +150,16 @@ def encoded(
         ValueError: ``size`` is too small, or the folder cannot be written.
     """
     version = need("tokenizers", extra="text").__version__
-    options = [version, SPECIAL, kind, size, lowercase, list(fit_on), {name: len(some) for name, some in texts.items()}]
+    options = [
+        version,
+        SPECIAL,
+        WORDS,
+        kind,
+        size,
+        lowercase,
+        list(fit_on),
+        {name: len(some) for name, some in texts.items()},
+    ]
     digest = hashlib.sha256(json.dumps(options).encode())
     for some in texts.values():
         for text in some:

@@ -1,0 +1,30 @@
+"""The deck's machine translation: an encoder-decoder with attention, one for three languages.
+
+Exact match 0.000: raydeck train translator
+"""
+
+from lightning_modules.translator import Translator
+from workloads import _baselines_pairs
+from workloads._spec import Workload
+from workloads.data.pairs import Pairs
+
+WORKLOAD = Workload(
+    task="translation of a sentence",
+    model=Translator,
+    data=Pairs,
+    metric="exact_match",
+    links={key: key for key in ("num_tokens", "num_languages")},
+    monitor="val/exact_match",
+    mode="max",
+    defaults={
+        "model.embedding_dim": 128, "model.hidden_dim": 256, "model.attention": "bahdanau", "model.dropout": 0.2,
+        "model.lr": 3e-3, "data.vocabulary_size": 4000,
+        "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 40,
+        "trainer.check_val_every_n_epoch": 2,
+    },
+    smoke={
+        "data.num_examples": 200, "data.vocabulary_size": 300, "model.embedding_dim": 16, "model.hidden_dim": 16,
+        "trainer.precision": "32", "trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1,
+    },
+    baselines=_baselines_pairs.nearest,
+)  # fmt: skip
