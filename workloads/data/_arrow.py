@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from workloads.data._batches import Batch
+from workloads.data._batches import Batch, Examples
 
 Columns = dict[str, np.ndarray]
 """Column name to an array whose first dimension is the row."""
@@ -87,7 +87,7 @@ def _view(column: pa.FixedSizeBinaryArray, field: pa.Field) -> np.ndarray:
     return values.view(layout["dtype"]).reshape(len(column), *layout["shape"])
 
 
-class Mapped:
+class Mapped(Examples):
     """A split that stays on disk but for small columns; interchangeable with ``InMemory``.
 
     Args:
@@ -146,7 +146,7 @@ def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
-def cached(path: Path, parts: Iterable[Columns], notes: list[str]) -> Table:
+def cached(path: Path, parts: Iterable[Columns], notes: list[str], mend: str) -> Table:
     """Open a file that can be made again, or make it: when it is missing, cut short or altered.
 
     Beside it lies a JSON file with its SHA-256, which is checked at each opening, and its notes.
@@ -155,6 +155,7 @@ def cached(path: Path, parts: Iterable[Columns], notes: list[str]) -> Table:
         path: Where the file is kept. Its name stands for all that its content depends on.
         parts: What :func:`write` takes; not begun when the file is there and whole.
         notes: What making the file has to say; the maker appends to it, and a later opening finds it filled alike.
+        mend: What the user can do where the folder cannot be written.
 
     Raises:
         ValueError: The folder cannot be written.
@@ -175,8 +176,7 @@ def cached(path: Path, parts: Iterable[Columns], notes: list[str]) -> Table:
             return Table(path)
     except OSError as error:
         raise ValueError(
-            f"data.cache_dir: {path.parent} cannot be written ({error.strerror or error}); name another folder, or "
-            "raise data.memory_limit to do without"
+            f"data.cache_dir: {path.parent} cannot be written ({error.strerror or error}); {mend}"
         ) from None
 
 

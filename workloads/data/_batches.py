@@ -3,8 +3,9 @@
 Shapes: N examples of a split, K batches of an epoch, B examples of a batch.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol, Self
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,19 +18,40 @@ BUCKET_BATCHES = 50
 """Examples are sorted by length within this many shuffled batches: long enough to pad little, short enough to mix."""
 
 
-class Examples(Protocol):
-    """A split: something that hands out many examples at once."""
+class Examples(ABC):
+    """A split: something that hands out many examples at once.
+
+    Attributes:
+        num_bytes: Memory that its tensors take, or would take.
+        lengths: Length of each example, shape (N,), where they vary: like lengths then share a batch.
+    """
 
     num_bytes: int
+    lengths: Tensor | None = None
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def gather(self, index: Tensor) -> Batch:
         """The examples at ``index`` (int64, on the CPU), in that order."""
-        ...
+
+    def plan(self, batch_size: int, *, seed: int, epoch: int, shuffle: bool) -> list[Tensor]:
+        """Cut an epoch into batches, over all workers; a split with an order of its own overrides this.
+
+        Args:
+            batch_size: Most examples of a batch.
+            seed: Decides the order, together with ``epoch``.
+            epoch: Passes over the data before this one.
+            shuffle: Whether to mix the examples.
+
+        Returns:
+            K index tensors; K is the same in every epoch.
+        """
+        return plan_epoch(len(self), batch_size, seed=seed, epoch=epoch, shuffle=shuffle, lengths=self.lengths)
 
 
-class InMemory:
+class InMemory(Examples):
     """Examples held as tensors.
 
     Args:
@@ -118,9 +140,7 @@ class Batches:
         shuffle: Mix the examples anew in every epoch.
         rank: This worker.
         world_size: All workers.
-        lengths: Length of each example, shape (N,), to put like lengths into a batch.
         pin_memory: Hand out tensors in page-locked memory.
-        assemble: Makes the batch that the model sees from gathered columns, e.g. by padding.
 
     Raises:
         ValueError: The split is empty, or too small for every rank to get an example of each batch.
@@ -135,46 +155,46 @@ class Batches:
         shuffle: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        lengths: Tensor | None = None,
         pin_memory: bool = False,
-        assemble: Callable[[Batch], Any] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"data.batch_size: expected at least 1, got {batch_size}")
-        num_batches = -(-len(examples) // batch_size)
         if len(examples) == 0:
             raise ValueError("an empty split has no batches")
-        if len(examples) // num_batches < world_size:
+        self.examples, self.batch_size, self.pin_memory = examples, batch_size, pin_memory
+        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
+        self.epoch, self.next_batch, self.resumes = -1, 0, False
+        self.planned, self.plan = 0, self._plan(0)
+        self.num_batches = len(self.plan)
+        if min(map(len, self.plan)) < world_size:
             raise ValueError(
                 f"{len(examples)} examples in batches of {batch_size} leave some of {world_size} workers without any; "
                 "use fewer workers or a larger data.batch_size"
             )
-        self.examples, self.batch_size, self.num_batches = examples, batch_size, num_batches
-        self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
-        self.lengths, self.pin_memory, self.assemble = lengths, pin_memory, assemble
-        self.epoch, self.next_batch, self.resumes = -1, 0, False
+
+    def _plan(self, epoch: int) -> list[Tensor]:
+        return self.examples.plan(self.batch_size, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
 
     def __len__(self) -> int:
         return self.num_batches
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:
         # Lightning stops at len() without exhausting an iterator, so the epoch is counted when one begins.
         if self.resumes:
             self.resumes = False
         else:
             self.epoch, self.next_batch = self.epoch + 1, 0
         epoch = self.epoch if self.shuffle else 0
-        plan = plan_epoch(
-            len(self.examples), self.batch_size, seed=self.seed, epoch=epoch, shuffle=self.shuffle, lengths=self.lengths
-        )
-        for k in range(self.next_batch, len(plan)):
-            batch = self.examples.gather(plan[k][self.rank :: self.world_size])
+        if epoch != self.planned:
+            self.planned, self.plan = epoch, self._plan(epoch)
+        for k in range(self.next_batch, self.num_batches):
+            batch = self.examples.gather(self.plan[k][self.rank :: self.world_size])
             if self.pin_memory:
                 batch = {name: c if c.is_cuda else c.pin_memory() for name, c in batch.items()}
             if self.shuffle:
                 torch.manual_seed(mixed(self.seed, epoch, k, self.rank))
             self.next_batch = k + 1
-            yield self.assemble(batch) if self.assemble else batch
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """Where this loader is: the epoch, and the batch it would hand out next."""

@@ -239,7 +239,8 @@ class Images(DataModule):
         digest = hashlib.sha256(json.dumps(options).encode())
         for line in listing.identity(rows):
             digest.update(line.encode() + b"\0")
-        table = cached(self.cache_dir / "images" / f"{digest.hexdigest()[:32]}.arrow", parts, rejects.reasons)
+        path = self.cache_dir / "images" / f"{digest.hexdigest()[:32]}.arrow"
+        table = cached(path, parts, rejects.reasons, "name another folder, or raise data.memory_limit to do without")
         return table, table.column("row"), table.column("thumbnail")
 
     def _parts(self, listing: Listing, rows: np.ndarray, small: np.ndarray, target: Target) -> dict[str, np.ndarray]:

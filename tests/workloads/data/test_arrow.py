@@ -103,7 +103,7 @@ def test_a_whole_file_is_not_made_again_and_its_notes_are_kept(tmp_path):
     calls = []
     for _ in range(2):
         notes = []
-        table = cached(tmp_path / "new" / "a.arrow", counted(calls, notes), notes)
+        table = cached(tmp_path / "new" / "a.arrow", counted(calls, notes), notes, "")
         assert notes == ["row 4 is bad"]
         assert len(table) == 23
     assert calls == ["made"]
@@ -112,7 +112,7 @@ def test_a_whole_file_is_not_made_again_and_its_notes_are_kept(tmp_path):
 @pytest.mark.parametrize("damage", ["flipped byte", "cut short", "emptied", "no record", "broken record"])
 def test_a_damaged_file_is_told_and_made_again(tmp_path, damage):
     path, record, calls = tmp_path / "a.arrow", tmp_path / "a.json", []
-    cached(path, counted(calls, []), [])
+    cached(path, counted(calls, []), [], "")
     content = bytearray(path.read_bytes())
     if damage == "flipped byte":
         content[len(content) // 2] ^= 1
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_told_and_made_again(tmp_path, damage):
     else:
         record.write_text('{"sha256"')
     with pytest.warns(UserWarning, match=r"a\.arrow is damaged or incomplete; it is made again"):
-        table = cached(path, counted(calls, []), [])
+        table = cached(path, counted(calls, []), [], "")
     assert calls == ["made", "made"]
     np.testing.assert_array_equal(table.column("inputs"), columns(23)["inputs"])
 
@@ -134,4 +134,4 @@ def test_a_damaged_file_is_told_and_made_again(tmp_path, damage):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"data\.cache_dir: .*file.* cannot be written .* raise data\.memory_limit"):
-        cached(tmp_path / "file" / "images" / "a.arrow", parts(), [])
+        cached(tmp_path / "file" / "images" / "a.arrow", parts(), [], "raise data.memory_limit")
