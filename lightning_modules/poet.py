@@ -174,7 +174,7 @@ class Poet(L.LightningModule):
 def nucleus(probability_BV: Tensor, top_p: float) -> Tensor:
     """The probabilities of the fewest likeliest tokens that together have at least ``top_p``; the others' become 0."""
     sorted_BV, token_BV = probability_BV.sort(dim=1, descending=True, stable=True)
-    before_BV = sorted_BV.cumsum(dim=1) - sorted_BV
+    before_BV = F.pad(sorted_BV.cumsum(dim=1)[:, :-1], (1, 0))
     kept_BV = sorted_BV.masked_fill(before_BV >= top_p, 0.0)
     return torch.zeros_like(probability_BV).scatter(1, token_BV, kept_BV)
 

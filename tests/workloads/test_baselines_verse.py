@@ -10,7 +10,7 @@ from workloads.data.plain_text import PlainText
 
 
 def test_two_characters_by_hand():
-    """ "aaab" has the pairs ^a, aa twice and ab: discount 2 / (2 + 2 * 1) = 1/2. Two characters precede a, one b: 1/3."""
+    """The pairs are ^a, aa twice and ab: discount 2 / (2 + 2 * 1) = 1/2. Two characters precede a, one b: 1/3."""
     model = KneserNey.fit(["aaab"], 2)
     shortest = {
         "a": (2 - 1 / 3) / 3 + (1 / 3 * 2 / 3) / 3,

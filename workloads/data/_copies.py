@@ -3,12 +3,10 @@
 Shapes: W places in what was written, S places in the source.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 BLOCK = 1 << 22
-"""Characters of the source that are looked through at once: 32 MiB of hashes for each length."""
+"""Of four million characters the hashes take 32 MiB for each length."""
 
 PLACES = 1 << 12
 """Places that are compared at once."""
@@ -17,22 +15,22 @@ BASE = np.uint64(0x9E3779B97F4A7C15)
 """Of the polynomial hash, modulo 2^64; any large odd number."""
 
 
-def longest_copy(written: str, source: str) -> str:
+def longest_copy(written: str, source: str, block: int = BLOCK) -> str:
     """The longest span of ``written`` that stands in ``source``; of equally long ones, the source's first.
 
     Exact: hashes of all spans of a length, which are made from those of half the length, only propose places, and what
-    stands there is compared. A text of four million characters takes under a second.
+    stands there is compared. A source of four million characters takes about a second.
+
+    Args:
+        written: What may have been copied.
+        source: From what.
+        block: Characters of the source that are looked through at once.
     """
     best = ""
-    for block in _blocks(source, len(written)):
-        found = _longest(written, block)
+    for begin in range(0, max(1, len(source) - len(written)), block):
+        found = _longest(written, source[begin : begin + block + len(written)])
         best = found if len(found) > len(best) else best
     return best
-
-
-def _blocks(source: str, overlap: int) -> Iterator[str]:
-    for begin in range(0, max(1, len(source) - overlap), BLOCK):
-        yield source[begin : begin + BLOCK + overlap]
 
 
 def _longest(written: str, source: str) -> str:

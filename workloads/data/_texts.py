@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from workloads.data._rows import Rows
 from workloads.data._sources import Rejects
 from workloads.data._splits import SPLITS, cut
@@ -116,14 +114,15 @@ def cut_texts(given: dict[str, Texts], seed: int) -> dict[str, Texts]:
     texts = given["train"]
     if not lacks:
         return {split: given[split] for split in SPLITS}
-    if len(texts) <= len(lacks):
+    distinct = list(dict.fromkeys(texts.values()))
+    if len(distinct) <= len(lacks):
         return given | _blocks(texts, lacks)
-    held_out = max(HELD_OUT, 1 / len(texts))
+    held_out = max(HELD_OUT, 1 / len(distinct))
     fractions = tuple(held_out if s in lacks else float(s == "train") * (1 - held_out * len(lacks)) for s in SPLITS)
-    names = list(texts)
-    groups = np.unique([hashlib.sha256(text.encode()).hexdigest() for text in texts.values()], return_inverse=True)[1]
-    parts = cut(len(names), groups=groups, fractions=fractions, seed=seed)
-    return given | {split: {names[i]: texts[names[i]] for i in parts[split].tolist()} for split in ["train", *lacks]}
+    parts = cut(len(distinct), fractions=fractions, seed=seed)
+    place = {distinct[i]: split for split, index in parts.items() for i in index.tolist()}
+    names = {split: [name for name, text in texts.items() if place[text] == split] for split in ("train", *lacks)}
+    return given | {split: {name: texts[name] for name in some} for split, some in names.items()}
 
 
 def _blocks(texts: Texts, lacks: list[str]) -> dict[str, Texts]:

@@ -26,6 +26,9 @@ UNKNOWN, START, END = 1, 2, 3
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 """Tokens that no text has, by their numbers; the first is ``PAD``."""
 
+LONGEST_WORD = 256
+"""Characters without a blank, or blanks without another, beyond which bpe takes them apart."""
+
 
 class Tokenizer:
     """What turns text into tokens.
@@ -65,7 +68,9 @@ class Tokenizer:
             raise ValueError(f"data.vocabulary_size: expected at least {least} for {kind}, got {size}")
         if kind == "bpe":
             backend = tokenizers.Tokenizer(models.BPE())
-            backend.pre_tokenizer = pre.Sequence([pre.Digits(individual_digits=True), pre.ByteLevel(False)])
+            # Learning takes time quadratic in the longest word: an hour, were a line of a megabyte one word.
+            short = pre.Split(tokenizers.Regex(rf"\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}"), "isolated")
+            backend.pre_tokenizer = pre.Sequence([short, pre.Digits(individual_digits=True), pre.ByteLevel(False)])
             backend.decoder = tokenizers.decoders.ByteLevel()
             trainer = trainers.BpeTrainer(
                 vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=pre.ByteLevel.alphabet(),

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from workloads.data import _copies
 from workloads.data._copies import longest_copy
 
 
@@ -27,25 +26,26 @@ def test_it_is_the_longest(seed):
     assert longest_copy(written, source) == slowly(written, source)
 
 
-@pytest.mark.parametrize(("written", "source", "span"), [("", "abc", ""), ("abc", "", ""), ("abc", "xyz", ""), ("a", "a", "a"),
-                                                        ("abcd" * 9, "abcd" * 9, "abcd" * 9), ("b" * 50, "ab" + "b" * 70, "b" * 50)])  # fmt: skip
+ENDS = [
+    ("", "abc", ""), ("abc", "", ""), ("abc", "xyz", ""), ("a", "a", "a"), ("abcd" * 9, "abcd" * 9, "abcd" * 9),
+    ("b" * 50, "ab" + "b" * 70, "b" * 50),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("written", "source", "span"), ENDS)
 def test_ends(written, source, span):
     assert longest_copy(written, source) == span
 
 
-def test_no_span_is_lost_where_the_source_is_cut_into_blocks(monkeypatch):
-    choice = random.Random(0)
-    source = "".join(choice.choices("abcdef", k=5 * 4096))
+def test_no_span_is_lost_where_the_source_is_cut_into_blocks():
+    source = "".join(random.Random(0).choices("abcdef", k=5 * 4096))
     for place in (4080, 4096, 8190, 5 * 4096 - 40):
         written = "xyz" + source[place : place + 40] + "zyx"
-        monkeypatch.setattr(_copies, "BLOCK", 4096)
-        assert longest_copy(written, source) == source[place : place + 40]
+        assert longest_copy(written, source, block=4096) == source[place : place + 40]
 
 
 def test_a_span_of_a_long_text_is_found():
     choice = random.Random(1)
     source = "".join(choice.choices("etaoin shrdlu", k=1_000_000))
-    assert (
-        longest_copy("#".join((source[7:90], source[999_000:999_200], source[500:600])), source)
-        == source[999_000:999_200]
-    )
+    spans = (source[7:90], source[999_000:999_200], source[500:600])
+    assert longest_copy("#".join(spans), source) == spans[1]

@@ -12,6 +12,7 @@ from workloads.data._tokens import END
 from workloads.data.plain_text import PlainText
 
 LINES = [f"Line {k} of a text that is long enough.\n" for k in range(400)]
+LENGTH = len("".join(LINES))
 
 
 def data_of(path, **options):
@@ -46,9 +47,7 @@ def test_every_token_of_an_epoch_is_predicted_once_and_follows_its_input(file, b
     assert torch.equal(read, split.flat.roll(-begin).long())
     assert (begin > 0) is shuffle
     assert torch.equal(inputs_ST[inside_ST], read.roll(1))
-    assert float(sum(batch["characters"].sum() for batch in found)) == pytest.approx(
-        0.84 * len("".join(LINES)), rel=0.01
-    )
+    assert float(sum(batch["characters"].sum() for batch in found)) == pytest.approx(0.84 * LENGTH, rel=0.01)
 
 
 def test_the_text_begins_after_an_end_and_ends_with_one(file):
@@ -62,14 +61,11 @@ def test_the_text_begins_after_an_end_and_ends_with_one(file):
 
 def test_workers_share_the_streams(file):
     split = ready(file).splits["train"]
-    whole, *parts = (
-        list(Batches(split, 5, seed=1, shuffle=True, rank=rank, world_size=size))
-        for rank, size in ((0, 1), (0, 2), (1, 2))
-    )
+    ranks = ((0, 1), (0, 2), (1, 2))
+    whole, *parts = (list(Batches(split, 5, seed=1, shuffle=True, rank=r, world_size=size)) for r, size in ranks)
     for together, even, odd in zip(whole, *parts, strict=True):
-        assert torch.equal(together["target"][0::2], even["target"]) and torch.equal(
-            together["target"][1::2], odd["target"]
-        )
+        assert torch.equal(together["target"][0::2], even["target"])
+        assert torch.equal(together["target"][1::2], odd["target"])
 
 
 def test_an_epoch_begins_elsewhere_by_seed_and_epoch(file):
@@ -228,9 +224,8 @@ def test_a_character_of_several_tokens_is_spoken_once_it_is_whole(file):
 def test_copies_are_measured_in_the_training_texts_alone_while_these_are_there(file):
     data = ready(file)
     answer = restored_from(data, file).answers({"token": tokens_of(data, "xxLine 7 of a text that xx")})
-    assert answer == [
-        {"text": "xxLine 7 of a text that xx", "copied_characters": 22, "copied": "Line 7 of a text that "}
-    ]
+    span = "Line 7 of a text that "
+    assert answer == [{"text": f"xx{span}xx", "copied_characters": len(span), "copied": span}]
     file.write_text("something else\n" * 50)
     (answer,) = restored_from(data, file).answers({"token": tokens_of(data, "Line")})
     assert answer["copied_characters"] is None and "not what it was in training" in answer["copied"]
