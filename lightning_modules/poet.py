@@ -1,6 +1,6 @@
 """Language model: a recurrent network that reads a text token by token and says what comes next.
 
-Shapes: B streams, T tokens of a chunk, V vocabulary, E embedding, H hidden units, L layers, S streams of all workers.
+Shapes: B streams, T tokens of a chunk, V vocabulary, E embedding, H hidden units, L layers.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.shared import objectives, optimization
+from lightning_modules.shared.carried import all_streams, own_streams
 from lightning_modules.shared.likelihood import PAD, Metrics, nats
 from lightning_modules.shared.optimization import OptimizerName, Schedule
 from lightning_modules.shared.recurrent import Cell, Recurrent, State
@@ -143,7 +144,7 @@ class Poet(L.LightningModule):
             seed: Decides what is drawn.
 
         Yields:
-            ``token``, shape (B,).
+            ``token`` and ``step``, its number from 0, shapes (B,).
 
         Raises:
             ValueError: A value is out of range.
@@ -151,13 +152,13 @@ class Poet(L.LightningModule):
         check_drawing(length, temperature, top_p, seed)
         generator = torch.Generator().manual_seed(seed)  # of the CPU, so that a GPU writes the same
         tokens_BT, state = batch["inputs"], None
-        for _ in range(length):
+        for step in range(length):
             logits_BTV, state = self(tokens_BT, state)
             logits_BV = logits_BTV[:, -1].float() / temperature
             logits_BV[:, :NUM_SPECIAL] = -torch.inf
             probability_BV = nucleus(logits_BV.softmax(dim=1), top_p)
             tokens_BT = torch.multinomial(probability_BV.cpu(), 1, generator=generator).to(tokens_BT.device)
-            yield {"token": tokens_BT[:, 0]}
+            yield {"token": tokens_BT[:, 0], "step": torch.full_like(tokens_BT[:, 0], step)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state that all workers' streams have reached, so that a run goes on in the middle of its texts."""
@@ -193,35 +194,3 @@ def check_drawing(length: int, temperature: float, top_p: float, seed: int) -> N
         raise ValueError(f"--top-p: expected a probability above 0, at most 1, got {top_p:g}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"--seed: expected a whole number from 0 to below 2^63, got {seed}")
-
-
-def all_streams(state: State, world_size: int) -> State:
-    """The state of every worker's streams, in the order of the streams, on the CPU; on every worker.
-
-    Worker r of W has the streams r, r + W, r + 2 W and so on.
-
-    Args:
-        state: This worker's, tensors of shape (L, B, H).
-        world_size: W.
-
-    Returns:
-        Tensors of shape (L, S, H).
-    """
-    if world_size == 1:
-        return tuple(part.cpu() for part in state)
-    count = torch.tensor([state[0].shape[1]], device=state[0].device)
-    counts = [torch.zeros_like(count) for _ in range(world_size)]
-    torch.distributed.all_gather(counts, count)
-    most, total = int(max(counts)), int(sum(counts))
-    gathered = []
-    for part_LBH in state:
-        filled_LBH = F.pad(part_LBH, (0, 0, 0, most - part_LBH.shape[1])).contiguous()
-        parts = [torch.empty_like(filled_LBH) for _ in range(world_size)]
-        torch.distributed.all_gather(parts, filled_LBH)
-        gathered.append(torch.stack(parts, dim=2).flatten(1, 2)[:, :total].cpu())
-    return tuple(gathered)
-
-
-def own_streams(state: State, rank: int, world_size: int, device: torch.device) -> State:
-    """The part of all streams' state that is a worker's own: what :func:`all_streams` has put together."""
-    return tuple(part[:, rank::world_size].to(device) for part in state)

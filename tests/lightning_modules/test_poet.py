@@ -16,7 +16,8 @@ from cluster.placement import Placement
 from cluster.runs import Run
 from cluster.session import LocalSession, Stopped
 from cluster.worker import Job, fit
-from lightning_modules.poet import Poet, all_streams, nucleus, own_streams
+from lightning_modules.poet import Poet, nucleus
+from lightning_modules.shared.carried import all_streams, own_streams
 from lightning_modules.shared.likelihood import PAD, Metrics
 from workloads.data._ragged import Sequences
 from workloads.data.plain_text import PlainText, Streams
@@ -126,6 +127,8 @@ def by_heart(tmp_path_factory):
     data = PlainText(str(file), tokenizer="character", batch_size=8, chunk_tokens=32, cache_dir=str(file.parent))
     data.setup()
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on busy cores several wait for each other longer than they compute
     model = Poet(data.vocabulary, hidden_dim=64, embedding_dim=32, dropout=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for epoch in range(15):
@@ -135,7 +138,8 @@ def by_heart(tmp_path_factory):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    return model, data, loss.item()
+    yield model, data, loss.item()
+    torch.set_num_threads(threads)
 
 
 def test_it_learns_a_short_text_by_heart_and_says_that_it_copies(by_heart):
@@ -181,7 +185,7 @@ def test_settings_out_of_range_are_named(key, value):
 
 GATHER = """
 import sys, torch
-from lightning_modules.poet import all_streams, own_streams
+from lightning_modules.shared.carried import all_streams, own_streams
 rank = int(sys.argv[1])
 torch.distributed.init_process_group("gloo", f"file://{sys.argv[2]}", rank=rank, world_size=2)
 whole = tuple(torch.arange(30.0).reshape(2, 5, 3) + k for k in range(2))

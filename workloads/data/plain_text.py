@@ -134,6 +134,7 @@ class PlainText(DataModule):
         self.training_digest = ""
         self.texts: dict[str, Texts] = {}
         self._training: str | None = None
+        self._begins: list[str] = []
         self._unspoken: list[int] = []
 
     @property
@@ -222,17 +223,19 @@ class PlainText(DataModule):
                     f"{name}: {text[int(unknown[0])]!r} is not in the vocabulary, as the training texts lack it; leave "
                     "it out, or train with --data.tokenizer bpe, which knows all"
                 )
+        self._begins = [("\n\n" if k else "") + text for k, text in enumerate(prompts.values())]
         self._unspoken = []
         return Inputs(list(prompts), Prompts({"inputs": sequences.framed(start=END)}))
 
     def spoken(self, outputs: dict[str, Tensor]) -> str:
-        """The text of one step's token; empty while the bytes of a character are not all there."""
+        """The text of one step's token, after the prompt if it is the first; none while a character lacks bytes."""
+        begin = self._begins.pop(0) if int(outputs["step"][0]) == 0 else ""
         self._unspoken += outputs["token"].long().flatten().tolist()
         text = self.fitted.decode(self._unspoken)
         if text.endswith("\N{REPLACEMENT CHARACTER}") and len(self._unspoken) < LONGEST_CHARACTER:
-            return ""
+            return begin
         self._unspoken = []
-        return text
+        return begin + text
 
     def answers(self, outputs: dict[str, Tensor]) -> list[dict[str, Any]]:
         texts = [self.fitted.decode(tokens) for tokens in outputs["token"].long().tolist()]

@@ -217,8 +217,11 @@ def test_a_character_of_several_tokens_is_spoken_once_it_is_whole(file):
     inputs = data.encode([], prompt="naïve 🎭!")
     tokens = inputs.examples.gather(torch.tensor([0]))["inputs"][0, 1:].tolist()
     assert len(tokens) > len("naïve 🎭!")
-    said = [data.spoken({"token": torch.tensor([token])}) for token in tokens]
-    assert "".join(said) == "naïve 🎭!" and "" in said
+    steps = [{"token": torch.tensor([token]), "step": torch.tensor([k])} for k, token in enumerate(tokens)]
+    said = [data.spoken(step) for step in steps]
+    assert "".join(said) == "naïve 🎭!" * 2 and "" in said  # the prompt, then what is written
+    data.encode([], prompt="A")
+    assert data.spoken(steps[0]) == "An"
 
 
 def test_copies_are_measured_in_the_training_texts_alone_while_these_are_there(file):
