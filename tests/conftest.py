@@ -74,6 +74,10 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
             for digit, path in zip(digits, paths, strict=True):
                 Image.fromarray((digit * 15).astype("uint8")).resize((28, 28)).save(path)
             return [str(path) for path in paths]
+        if kind == "PlainText":
+            for name in ("JULIET", "HAMLET"):
+                (folder / f"{name}.txt").write_text(f"{name}\nO ")
+            return [str(folder / "JULIET.txt"), str(folder / "HAMLET.txt")]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 
