@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torchmetrics import Metric
 
 from cluster.placement import Placement
 from workloads._machine import inspect
@@ -88,7 +89,8 @@ def layers(model: nn.Module, input_shape: tuple[int, ...] | None) -> list[dict[s
 
 def has_name(module: nn.Module) -> bool:
     """Whether a leaf is part of the network rather than a metric."""
-    return type(module).__module__.startswith("torch.") or type(module).__module__.startswith("lightning_modules")
+    ours = type(module).__module__.startswith(("torch.", "lightning_modules"))
+    return ours and not isinstance(module, Metric)
 
 
 def as_text(workload: Workload, config: Config, description: dict[str, Any]) -> str:

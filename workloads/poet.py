@@ -15,7 +15,10 @@ WORKLOAD = Workload(
     metric="nats_per_character",
     monitor="val/nats_per_character",
     links={"vocabulary": "vocabulary"},
-    defaults={"trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 6},
+    defaults={
+        "model.dropout": 0.2, "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0,
+        "trainer.max_epochs": 5,
+    },
     smoke={
         "data.num_characters": 40_000, "data.batch_size": 8, "data.vocabulary_size": 300,
         "model.hidden_dim": 32, "model.embedding_dim": 32, "trainer.max_epochs": 2,
