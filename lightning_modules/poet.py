@@ -154,9 +154,7 @@ class Poet(L.LightningModule):
         tokens_BT, state = batch["inputs"], None
         for step in range(length):
             logits_BTV, state = self(tokens_BT, state)
-            logits_BV = logits_BTV[:, -1].float() / temperature
-            logits_BV[:, :NUM_SPECIAL] = -torch.inf
-            probability_BV = nucleus(logits_BV.softmax(dim=1), top_p)
+            probability_BV = nucleus(probabilities(logits_BTV[:, -1], temperature), top_p)
             tokens_BT = torch.multinomial(probability_BV.cpu(), 1, generator=generator).to(tokens_BT.device)
             yield {"token": tokens_BT[:, 0], "step": torch.full_like(tokens_BT[:, 0], step)}
 
@@ -170,6 +168,12 @@ class Poet(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         return optimization.configure(self, self.optimization)
+
+
+def probabilities(logits_BV: Tensor, temperature: float) -> Tensor:
+    """What a token is drawn by, float64; a temperature however low leaves one of the likeliest."""
+    logits_BV = logits_BV.double().index_fill(1, torch.arange(NUM_SPECIAL, device=logits_BV.device), -torch.inf)
+    return ((logits_BV - logits_BV.amax(dim=1, keepdim=True)) / temperature).softmax(dim=1)
 
 
 def nucleus(probability_BV: Tensor, top_p: float) -> Tensor:

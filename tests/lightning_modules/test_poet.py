@@ -16,7 +16,7 @@ from cluster.placement import Placement
 from cluster.runs import Run
 from cluster.session import LocalSession, Stopped
 from cluster.worker import Job, fit
-from lightning_modules.poet import Poet, nucleus
+from lightning_modules.poet import Poet, nucleus, probabilities
 from lightning_modules.shared.carried import all_streams, own_streams
 from lightning_modules.shared.likelihood import PAD, Metrics
 from workloads.data._ragged import Sequences
@@ -99,6 +99,13 @@ def test_nucleus_by_hand(top_p, kept):
     probability_BV = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64)
     expected_BV = torch.tensor([kept], dtype=torch.float64)[:, place]
     assert torch.equal(nucleus(probability_BV[:, place], top_p), expected_BV)
+
+
+def test_probabilities_by_hand():
+    logits_BV = torch.tensor([[99.0, 99.0, 99.0, 99.0, 1.0, 1.0 + math.log(3)]])
+    found = [probabilities(logits_BV, temperature)[0].tolist() for temperature in (1.0, 0.5, 1e-300)]
+    expected = [[0] * 4 + [0.25, 0.75], [0] * 4 + [0.1, 0.9], [0] * 4 + [0, 1]]
+    assert found == [pytest.approx(each) for each in expected]
 
 
 def test_tied_weights_are_one_parameter():

@@ -123,7 +123,7 @@ class PlainText(DataModule):
         revision: str | None = None,
     ) -> None:
         super().__init__()
-        for key, value, least in (("chunk_tokens", chunk_tokens, 1), ("num_characters", num_characters, 0)):
+        for key, value, least in (("chunk_tokens", chunk_tokens, 2), ("num_characters", num_characters, 0)):
             if value < least:
                 raise ValueError(f"data.{key}: expected at least {least}, got {value}")
         self.source, self.kind, self.vocabulary_size = source, tokenizer, vocabulary_size

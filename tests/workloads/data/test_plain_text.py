@@ -33,12 +33,14 @@ def file(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 32, 10_000])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_every_token_of_an_epoch_is_predicted_once_and_follows_its_input(file, batch_size, shuffle):
-    split = ready(file, chunk_tokens=17).splits["train"]
+@pytest.mark.parametrize("chunk_tokens", [2, 17])
+def test_every_token_of_an_epoch_is_predicted_once_and_follows_its_input(file, batch_size, shuffle, chunk_tokens):
+    split = ready(file, chunk_tokens=chunk_tokens).splits["train"]
     plan = split.plan(batch_size, seed=3, epoch=2, shuffle=shuffle)
     assert len(plan) == -(-len(split) // len(plan[0])) == len(split.plan(batch_size, seed=3, epoch=5, shuffle=shuffle))
     found = [split.gather(index) for index in plan]
-    assert max(batch["target"].shape[1] for batch in found) <= 17
+    assert max(batch["target"].shape[1] for batch in found) <= chunk_tokens
+    assert all((batch["target"] != PAD).any(dim=1).all() for batch in found)  # no stream ends before the others
     assert all((batch["target"] != PAD).all() for batch in found[:-1])  # nothing is filled up in mid-stream
     target_ST, inputs_ST = (torch.cat([batch[name] for batch in found], dim=1) for name in ("target", "inputs"))
     inside_ST = target_ST != PAD
@@ -241,7 +243,7 @@ def tokens_of(data, text):
     return data.fitted.encode([text])[0][None]
 
 
-@pytest.mark.parametrize(("key", "value"), [("chunk_tokens", 0), ("num_characters", -1), ("vocabulary_size", 100)])
+@pytest.mark.parametrize(("key", "value"), [("chunk_tokens", 1), ("num_characters", -1), ("vocabulary_size", 100)])
 def test_values_out_of_range_are_named(file, key, value):
     with pytest.raises(ValueError, match=rf"^data\.{key}: expected at least"):
         ready(file, **{key: value})
