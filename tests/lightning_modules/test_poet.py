@@ -155,7 +155,7 @@ def test_it_learns_a_short_text_by_heart_and_says_that_it_copies(by_heart):
     tokens = write(model, data, prompt="So long as men can ", length=180, temperature=0.1)
     assert data.fitted.decode(tokens[0].tolist()) == (VERSE * 3)[len("So long as men can ") :][:180]
     (answer,) = data.answers({"token": tokens})
-    assert answer["copied_characters"] == 180 and answer["copied"] == answer["text"]
+    assert answer["num_copied_characters"] == 180 and answer["longest_copy"] == answer["text"]
 
 
 def test_the_seed_decides_the_verse(by_heart):

@@ -207,13 +207,13 @@ class PlainText(DataModule):
         """Encode what is to be gone on from.
 
         Args:
-            inputs: Files, each of which is a prompt.
+            inputs: Prompts, each a .txt file or the words themselves.
             prompt: Text to go on from, e.g. who speaks and a line break; empty begins a new text.
 
         Raises:
             ValueError: A file cannot be read, or a character is not in the vocabulary.
         """
-        prompts = {path: read_text(Path(path)) for path in inputs}
+        prompts = {text: read_text(Path(text)) if text.endswith(".txt") else text for text in inputs}
         if prompt or not prompts:
             prompts = {"prompt": prompt} | prompts
         sequences = self.fitted.encode(list(prompts.values()))
@@ -252,8 +252,8 @@ class PlainText(DataModule):
                 return _not_measured("the source is not what it was in training")
             self._training = "\0".join(texts)  # a character that no text has, so that no span crosses texts
         span = longest_copy(text, self._training)
-        return {"copied_characters": len(span), "copied": span}
+        return {"num_copied_characters": len(span), "longest_copy": span}
 
 
 def _not_measured(reason: str) -> dict[str, Any]:
-    return {"copied_characters": None, "copied": f"not measured: {reason}"}
+    return {"num_copied_characters": None, "longest_copy": f"not measured: {reason}"}

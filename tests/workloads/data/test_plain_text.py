@@ -230,13 +230,13 @@ def test_copies_are_measured_in_the_training_texts_alone_while_these_are_there(f
     data = ready(file)
     answer = restored_from(data, file).answers({"token": tokens_of(data, "xxLine 7 of a text that xx")})
     span = "Line 7 of a text that "
-    assert answer == [{"text": f"xx{span}xx", "copied_characters": len(span), "copied": span}]
+    assert answer == [{"text": f"xx{span}xx", "num_copied_characters": len(span), "longest_copy": span}]
     file.write_text("something else\n" * 50)
     (answer,) = restored_from(data, file).answers({"token": tokens_of(data, "Line")})
-    assert answer["copied_characters"] is None and "not what it was in training" in answer["copied"]
+    assert answer["num_copied_characters"] is None and "not what it was in training" in answer["longest_copy"]
     file.unlink()
     (answer,) = restored_from(data, file).answers({"token": tokens_of(data, "Line")})
-    assert answer["copied_characters"] is None and "training texts are gone" in answer["copied"]
+    assert answer["num_copied_characters"] is None and "training texts are gone" in answer["longest_copy"]
 
 
 def tokens_of(data, text):
