@@ -1,7 +1,9 @@
 """The language model: by one long forward pass, by hand, by what it can learn by heart, and by a run cut in two."""
 
+import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 import workloads
+from cluster import using
 from cluster.checkpoints import WEIGHTS
 from cluster.folder import Folder
 from cluster.placement import Placement
@@ -229,23 +232,52 @@ class StopsAfter(LocalSession):
         return signal.SIGTERM if self.left == 0 else 0
 
 
-def test_a_run_stopped_in_mid_text_and_resumed_is_the_uninterrupted_one(tmp_path):
+def job_in(folder):
     workload = workloads.load("poet")
     config = workload.config(workload.smoke, {"model.dropout": 0.2, "model.num_layers": 2})
-    ends = {}
-    for name in ("whole", "cut"):
-        job = Job(workload="poet", config=config, directory=str(tmp_path / name), baselines=False,
-                  placement=Placement(cpus_per_worker=1))  # fmt: skip
-        if name == "cut":
-            for batches_till_stop in (20, 50):  # in the first epoch's text, and in the second's
-                with pytest.raises(Stopped):
-                    fit(job, StopsAfter(batches_till_stop))
-                with Run(Folder(job.directory)).checkpoints("min").latest() as (_, path):
-                    saved = torch.load(path / WEIGHTS, weights_only=True)
-                assert [part.shape for part in saved["carried"]] == [(2, 8, 32)] * 2
-                assert all(part.abs().sum() > 0 for part in saved["carried"])
-        result = fit(job, LocalSession())
-        with Run(Folder(job.directory)).checkpoints("min").latest() as (_, path):
-            ends[name] = torch.load(path / WEIGHTS, weights_only=True)["state_dict"], result["test"], result["steps"]
-    assert ends["cut"][1:] == ends["whole"][1:]
-    assert all(torch.equal(ends["cut"][0][key], value) for key, value in ends["whole"][0].items())
+    return Job(workload="poet", config=config, directory=str(folder), baselines=False,
+               placement=Placement(cpus_per_worker=1))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run's job, and its result."""
+    job = job_in(tmp_path_factory.mktemp("runs") / "whole")
+    return job, fit(job, LocalSession())
+
+
+def newest(job):
+    with Run(Folder(job.directory)).checkpoints("min").latest() as (_, path):
+        return torch.load(path / WEIGHTS, weights_only=True)
+
+
+def test_a_run_stopped_in_mid_text_and_resumed_is_the_uninterrupted_one(tmp_path, uninterrupted):
+    job = job_in(tmp_path / "cut")
+    for batches_till_stop in (20, 50):  # in the first epoch's text, and in the second's
+        with pytest.raises(Stopped):
+            fit(job, StopsAfter(batches_till_stop))
+        carried = newest(job)["carried"]
+        assert [part.shape for part in carried] == [(2, 8, 32)] * 2 and all(part.abs().sum() > 0 for part in carried)
+    result, (whole, expected) = fit(job, LocalSession()), uninterrupted
+    assert [result[key] for key in ("steps", "test", "monitor")] == [
+        expected[key] for key in ("steps", "test", "monitor")
+    ]
+    ours, theirs = newest(job)["state_dict"], newest(whole)["state_dict"]
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_predict_prints_verse_and_what_it_copied(uninterrupted, capsys):
+    run = uninterrupted[0].directory
+    said = []
+    for seed in ("1", "1", "2"):
+        assert (
+            using.predict([run, "--prompt", "JULIET\nO", "--length", "30", "--seed", seed, "--accelerator", "cpu"]) == 0
+        )
+        said.append(capsys.readouterr())
+    assert said[0] == said[1] and said[0].out != said[2].out
+    assert said[0].out.startswith("JULIET\nO") and len(said[0].out) > 40
+    assert re.search(r"^num copied characters: \d+\nlongest copy: .+$", said[0].err, re.MULTILINE)
+    assert using.predict([run, "ROMEO", "--length", "30", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["input"] == "ROMEO" and answer["longest_copy"] in answer["text"]
+    assert answer["num_copied_characters"] == len(answer["longest_copy"]) > 1
