@@ -16,8 +16,8 @@ WORKLOAD = Workload(
     monitor="val/nats_per_character",
     links={"vocabulary": "vocabulary"},
     defaults={
-        "model.dropout": 0.2, "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0,
-        "trainer.max_epochs": 5,
+        "model.dropout": 0.15, "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0,
+        "trainer.max_epochs": 4,
     },
     smoke={
         "data.num_characters": 40_000, "data.batch_size": 8, "data.vocabulary_size": 300,
