@@ -25,11 +25,16 @@ def add_flags(parser: ArgumentParser, options: type, prefix: str = "") -> None:
 
 
 def add_choices(parser: ArgumentParser, function: Callable[..., Any]) -> None:
-    """Add a function's keyword-only arguments as flags, with dashes for underscores."""
+    """Add a function's keyword-only arguments as flags, with dashes for underscores.
+
+    ``seed`` is left out: it is a flag already, the config's own.
+    """
     words = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
     hints = typing.get_type_hints(function)
     for name, parameter in choices(function).items():
         flag = f"--{name.replace('_', '-')}"
+        if name == "seed":
+            continue
         if parameter.default is False:
             parser.add_argument(flag, action="store_true", help=words[name])
             continue

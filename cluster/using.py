@@ -154,7 +154,8 @@ def predict(arguments: list[str]) -> int:
         print()
         for name, value in ((name, value) for answer in answers for name, value in answer.items() if value != ""):
             if name not in ("input", "text") and not isinstance(value, dict | list):
-                console.say(f"{name.replace('_', ' ')}: {console.number(value) if isinstance(value, float) else value}")
+                shown = console.number(value) if isinstance(value, float) else " / ".join(str(value).split("\n"))
+                console.say(f"{name.replace('_', ' ')}: {shown}")
     else:
         columns = [k for k, v in answers[0].items() if not isinstance(v, dict | list)]
         rows = [[console.number(a[k]) if isinstance(a[k], float) else a[k] for k in columns] for a in answers]

@@ -79,6 +79,10 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
             return [str(folder / "reviews.txt"), "the rest is silence"]
         if kind == "Pairs":
             return ["Sunday, December 4, 1977", "in 3 days"]
+        if kind == "PlainText":
+            for name in ("JULIET", "HAMLET"):
+                (folder / f"{name}.txt").write_text(f"{name}\nO ")
+            return [str(folder / "JULIET.txt"), str(folder / "HAMLET.txt")]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 

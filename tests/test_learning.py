@@ -28,3 +28,11 @@ def test_the_shipped_settings_reach_what_the_readme_says(raydeck, name, least):
     result = raydeck.json("train", name, timeout=800)
     assert result["test"]["accuracy"] >= least
     assert result["test"]["accuracy"] > max(result["baselines"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_poet_that_has_read_the_plays_once_knows_them_better_than_5_grams(raydeck):
+    result = raydeck.json("train", "poet", "--trainer.max_epochs", "1", timeout=1400)
+    assert result["test"]["nats_per_character"] < result["baselines"]["5-gram, Kneser-Ney"] - 0.05
+    assert result["baselines"]["5-gram, Kneser-Ney"] < result["baselines"]["unigram"] - 1.5

@@ -30,6 +30,14 @@ def test_digits_are_tokens_of_their_own():
     assert len(ids) == 4 and spans == [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("line", ["ab" * 500_000, " " * 1_000_000])
+def test_a_word_of_a_megabyte_is_learned_in_time(line):
+    tokenizer = Tokenizer.fit("bpe", [line], 300)
+    ids = tokenizer.encode([line])[0].tolist()
+    assert len(ids) < 10_000 and tokenizer.decode(ids) == line
+
+
 def test_words_are_the_most_frequent_and_the_rest_is_unknown():
     tokenizer = Tokenizer.fit("word", ["a a a b b c"], 6, lowercase=True)
     assert tokenizer.size == 6
