@@ -47,9 +47,11 @@ class Recurrent(nn.Module):
         bidirectional: Whether a second set of cells reads from the end; outputs then have 2 H features.
         dropout: Probability that a feature is left out of a training step between two layers.
         activation: Of rnn: tanh, relu or sigmoid.
-        forget_bias: Bias, before training, of the gate that keeps what is remembered: an lstm's forget gate, a gru's
-            update gate. 1 remembers for a few steps (Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent
-            Network Architectures"), log(T) for about T (Tallec and Ollivier 2018, arXiv:1804.11188).
+        memory_steps: Steps for which gates remember before training, from 3: a gate that keeps what is remembered (of
+            lstm the forget gate, of gru the update gate) begins with the bias log(u), u drawn between 1 and one less
+            than this, and an lstm's input gate with the opposite ("chrono", Tallec and Ollivier 2018,
+            arXiv:1804.11188). With 0 the bias is 1 of lstm's forget gate (Jozefowicz, Zaremba and Sutskever 2015),
+            which remembers for three or four steps, and else 0.
 
     Raises:
         ValueError: A value is out of range; one line that names its key.
@@ -65,16 +67,18 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         dropout: float = 0.0,
         activation: CellActivation = "tanh",
-        forget_bias: float = 1.0,
+        memory_steps: int = 0,
     ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"model.{name}: expected at least 1, got {value}")
+        if memory_steps and memory_steps < 3:
+            raise ValueError(f"model.memory_steps: expected 0, or at least 3, got {memory_steps}")
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout: expected a fraction from 0 to below 1, got {dropout}")
         self.cell, self.activation, self.hidden_dim = cell, activation, hidden_dim
-        self.forget_bias = forget_bias
+        self.memory_steps = memory_steps
         self.trace: Trace | None = None
         self.num_directions = 2 if bidirectional else 1
         self.output_dim = hidden_dim * self.num_directions
@@ -99,9 +103,19 @@ class Recurrent(nn.Module):
             else:
                 nn.init.zeros_(parameter)
         if self.cell != "rnn":
-            with torch.no_grad():  # the second gate in PyTorch's order, of both
-                layer.bias_ih_l0[self.hidden_dim : 2 * self.hidden_dim] = self.forget_bias
+            self._remember(layer)
         return layer
+
+    @torch.no_grad()
+    def _remember(self, layer: nn.RNNBase) -> None:
+        """Set the biases of the gates; in PyTorch's order the one that keeps is the second, of lstm and gru."""
+        first_H, keeps_H, *_ = layer.bias_ih_l0.split(self.hidden_dim)
+        if self.memory_steps:
+            keeps_H.uniform_(1, self.memory_steps - 1).log_()
+            if self.cell == "lstm":
+                first_H.copy_(-keeps_H)
+        elif self.cell == "lstm":
+            keeps_H.fill_(1.0)
 
     def forward(
         self, inputs_BTD: Tensor, length_B: Tensor | None = None, state: State | None = None

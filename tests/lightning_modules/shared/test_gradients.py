@@ -66,10 +66,11 @@ def test_of_a_linear_network_it_is_the_recurrent_weight_to_the_power_of_the_dist
 
 def test_the_memory_of_an_lstm_carries_the_product_of_its_forget_gates():
     """Gates that nothing reaches but their biases: dL/dc is output gate * tanh' * forget gate to the distance."""
-    recurrent = Recurrent("lstm", 1, 1, forget_bias=2.0)
+    recurrent = Recurrent("lstm", 1, 1)
     cell = recurrent.layers[0][0]
     with torch.no_grad():
         cell.weight_ih_l0.zero_(), cell.weight_hh_l0.zero_()
+        cell.bias_ih_l0[1] = 2.0
     found = norms(Reader(recurrent), {"inputs": torch.ones(2, 6, 1)})
     forget = FUNCTION["sigmoid"](2.0)  # the candidate is 0, so the memory is 0 and tanh' is 1; the output gate is 1 / 2
     assert found["memory"][0].tolist() == pytest.approx([0.5 * forget**d for d in range(6)], rel=1e-7)
@@ -124,7 +125,7 @@ def test_the_sigmoid_vanishes_over_100_steps_where_an_lstm_that_remembers_does_n
     torch.manual_seed(0)
     inputs = {"inputs": torch.randn(8, 101, 8)}
     sigmoid = norms(Reader(Recurrent("rnn", 8, 32, activation="sigmoid")), inputs)["hidden"].mean(dim=0)
-    memory = norms(Reader(Recurrent("lstm", 8, 32, forget_bias=5.0)), inputs)["memory"].mean(dim=0)
+    memory = norms(Reader(Recurrent("lstm", 8, 32, memory_steps=200)), inputs)["memory"].mean(dim=0)
     assert sigmoid[100] < 1e-20 * sigmoid[0]
     assert memory[100] > 0.1 * memory[0]
 
