@@ -20,6 +20,7 @@ VERBS = {
     "tune": ("NAME [flags]", "one sweep over the workload's space"),
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
     "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
+    "diagnose": ("NAME|RUN [flags]", "how far back gradients reach in a recurrent network, by cell"),
     "submit": ("VERB NAME [flags] [--no-wait]", "the same command, as a job on a Ray cluster"),
     "jobs": ("list|status|logs|stop ...", "the jobs of a Ray cluster: what runs, what it says, stopping it"),
     "cluster": ("render|check|up|down|status ...", "manifests for KubeRay, Slurm and `ray up`; a cluster to try"),
@@ -90,6 +91,7 @@ def dispatch(arguments: list[str]) -> int:
         "tune": tune,
         "evaluate": evaluate,
         "predict": predict,
+        "diagnose": diagnose,
         "submit": submit,
     }
     return handlers[verb](rest)
@@ -173,12 +175,10 @@ def train(arguments: list[str]) -> int:
 
     run = Run(Folder(job.directory))
     run.check(job.workload, job.config)
-    result = run.result()
-    epochs = job.config["trainer"]["max_epochs"]
-    if result.get("status") == "finished" and epochs <= run.stored()[1]["trainer"]["max_epochs"]:
+    if run.is_done(job.config):
         more = "more --trainer.max_epochs would go on with it"
         console.say(f"run {run.folder.short()} is finished; nothing to do ({more})")
-        present(run, result, as_json)
+        present(run, run.result(), as_json)
         return 0
     from cluster.train import train as launch
 
@@ -263,6 +263,12 @@ def predict(arguments: list[str]) -> int:
     return run_predict(arguments)
 
 
+def diagnose(arguments: list[str]) -> int:
+    from cluster.diagnose import command
+
+    return command(arguments)
+
+
 def submit(arguments: list[str]) -> int:
     """``submit VERB NAME [flags]``: check the command here, then send it."""
     from cluster.submit import read
@@ -279,6 +285,11 @@ def submit(arguments: list[str]) -> int:
 
         sweep, _ = parse(inner)
         run = sweep and sweep.job.directory
+    elif verb == "diagnose" and inner:
+        from cluster.diagnose import parse as parse_diagnosis
+
+        diagnosis, _ = parse_diagnosis(inner)
+        run = diagnosis and diagnosis.job.directory
     elif wants_help(inner):
         return dispatch([verb, "--help"])
     if wants_help(inner):
