@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
 
 def epoch(row: Mapping[str, float]) -> str:
     """A line of a run's history."""
-    told = [f"{key} {number(value)}" for key, value in row.items() if "/" in key and key != "train/lr"]
+    told = [f"{key} {number(value)}" for key, value in row.items() if key.count("/") == 1 and key != "train/lr"]
     return f"epoch {row['epoch']:.0f}  {'  '.join(told)}  {duration(row['seconds'])}"
 
 

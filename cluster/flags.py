@@ -3,13 +3,13 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from workloads._spec import Config, Overrides, Workload, flatten, is_key, nearest, to_config, wrong_value
+from workloads._spec import Config, Overrides, Workload, choices, flatten, is_key, nearest, to_config, wrong_value
 
 
 def add_flags(parser: ArgumentParser, options: type, prefix: str = "") -> None:
@@ -22,6 +22,18 @@ def add_flags(parser: ArgumentParser, options: type, prefix: str = "") -> None:
             parser.add_argument(flag, action="store_true", help=words[field.name])
             continue
         parser.add_argument(flag, type=hints[field.name], default=field.default, help=words[field.name])
+
+
+def add_choices(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Add a function's keyword-only arguments as flags, with dashes for underscores."""
+    words = {p.arg_name: p.description for p in parse_docstring(function.__doc__ or "").params}
+    hints = typing.get_type_hints(function)
+    for name, parameter in choices(function).items():
+        flag = f"--{name.replace('_', '-')}"
+        if parameter.default is False:
+            parser.add_argument(flag, action="store_true", help=words[name])
+            continue
+        parser.add_argument(flag, type=hints[name], default=parameter.default, help=words[name])
 
 
 T = TypeVar("T")

@@ -15,6 +15,7 @@ import torch
 from cluster import console
 from cluster.checkpoints import WEIGHTS, Checkpoints
 from cluster.folder import Folder
+from cluster.gradient_norms import GradientNorms
 from cluster.placement import Saving
 from cluster.retrying import retries
 from cluster.session import Session, Stopped
@@ -37,6 +38,7 @@ class Recorder(L.Callback):
         saving: When to save in the middle of an epoch.
         session: Where to report, and who may ask to stop.
         config: The run's config.
+        norms: What keeps the norms of gradients, if they are asked for.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Recorder(L.Callback):
         saving: Saving,
         session: Session,
         config: Config,
+        norms: GradientNorms | None = None,
     ) -> None:
         self.folder, self.checkpoints, self.monitor = folder, checkpoints, monitor
         self.saving, self.session, self.config = saving, session, config
+        self.norms = norms
         self.writer = Writer(background=not folder.is_local)
         self.retries_before = retries()
         self.altered = False
@@ -198,6 +202,8 @@ class Recorder(L.Callback):
             "train/loss": float(total[0] / total[1]),
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
         }
+        if self.norms is not None:
+            row |= self.norms.take()
         if self.validated:
             row |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         return row

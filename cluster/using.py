@@ -1,8 +1,9 @@
 """``raydeck evaluate`` and ``raydeck predict``: a finished run, found by its directory."""
 
 import csv
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from jsonargparse import ArgumentError, ArgumentParser
 import workloads
 from cluster import console
 from cluster.checkpoints import WEIGHTS
-from cluster.flags import explain, refuse_unknown
+from cluster.flags import add_choices, explain, refuse_unknown
 from cluster.runs import Run
 from cluster.worker import quiet
-from workloads import _evaluate
-from workloads._machine import Machine, inspect, prepare
-from workloads._spec import Config, Workload, flatten, to_config
+from workloads import _evaluate, _machine
+from workloads._machine import Machine, prepare
+from workloads._spec import Config, Workload, choices, flatten, to_config
 
 
 @contextmanager
@@ -30,9 +31,21 @@ def opened(run: Run, workload: Workload, config: Config, machine: Machine) -> An
 
 
 def open_run(
-    verb: str, arguments: Sequence[str], form: str, extra: dict[str, dict[str, Any]]
+    verb: str,
+    arguments: Sequence[str],
+    form: str,
+    extra: dict[str, dict[str, Any]],
+    functions: Callable[[Workload], Sequence[Callable[..., Any]]] = lambda workload: (),
 ) -> tuple[Run, Workload, Config, Any, Machine] | None:
-    """Find the run that is the first argument and parse the rest; None after printing help."""
+    """Find the run that is the first argument and parse the rest; None after printing help.
+
+    Args:
+        verb: The verb.
+        arguments: Its command line.
+        form: Its arguments, for help.
+        extra: Further flags, as ``add_argument`` takes them.
+        functions: Of a workload: those whose keyword-only arguments are flags too.
+    """
     if arguments[0].startswith("-"):
         raise ValueError(f"{verb} takes a run directory first: raydeck {verb} {form}")
     run = Run.find(arguments[0])
@@ -42,6 +55,8 @@ def open_run(
     parser = ArgumentParser(prog=f"raydeck {verb} {form}", exit_on_error=False, allow_abbrev=False)
     for flag, options in extra.items():
         parser.add_argument(flag, **options)
+    for function in functions(workload):
+        add_choices(parser, function)
     parser.add_argument("--json", action="store_true", help="Print the answer as JSON.")
     parser.add_argument("--accelerator", default="auto", choices=("auto", "cpu", "gpu"), help="Where to run.")
     workload.add_arguments(parser)
@@ -58,7 +73,7 @@ def open_run(
     if changed["model"] != config["model"]:
         raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")
     quiet()
-    machine = inspect(namespace["accelerator"], changed["trainer"]["precision"])
+    machine = _machine.inspect(namespace["accelerator"], changed["trainer"]["precision"])
     prepare(machine)
     return run, workload, changed, namespace, machine
 
@@ -84,37 +99,56 @@ def evaluate(arguments: list[str]) -> int:
 def predict(arguments: list[str]) -> int:
     """``predict RUN INPUT... [--output PATH]``."""
     inputs_and_output = {
-        "inputs": {"nargs": "*", "type": str, "help": "Files to answer for."},
+        "inputs": {"nargs": "*", "type": str, "help": "What to answer for: files, or the words themselves."},
         "--output": {
             "type": str,
             "default": None,
             "help": "Write answers to this .csv or .json, or a picture to .png.",
         },
     }
-    found = open_run("predict", arguments, "RUN INPUT...", inputs_and_output)
+    found = open_run("predict", arguments, "RUN INPUT...", inputs_and_output, answering)
     if found is None:
         return 0
     run, workload, config, namespace, machine = found
-    if not namespace["inputs"]:
+    if not namespace["inputs"] and workload.data.needs_inputs:
         raise ValueError("predict needs inputs: raydeck predict RUN INPUT...")
     output = Path(namespace["output"]) if namespace["output"] else None
     check_output(output)
+    options = {name: namespace[name] for function in answering(workload) for name in choices(function)}
+    speaks = inspect.isgeneratorfunction(workload.model.predict_step) and not namespace["json"]
     with opened(run, workload, config, machine) as (model, data):
-        inputs, answers = _evaluate.predict(model, data, machine, namespace["inputs"])
+        inputs, answers = _evaluate.predict(
+            model, data, machine, namespace["inputs"], options, speak if speaks else None
+        )
     if output is not None and output.suffix == ".png":
         if not data.picture(inputs, answers, output):
             raise ValueError(f"--output {output}: these inputs make no picture; use .csv or .json")
     elif output is not None:
         write(answers, output)
     if namespace["json"]:
-        print(json.dumps(answers, indent=1))
+        print(json.dumps(answers, indent=1, ensure_ascii=False))
+    elif speaks:
+        print()
+        for name, value in ((name, value) for answer in answers for name, value in answer.items() if value != ""):
+            if name not in ("input", "text") and not isinstance(value, dict | list):
+                console.say(f"{name.replace('_', ' ')}: {console.number(value) if isinstance(value, float) else value}")
     else:
-        columns = [k for k, v in answers[0].items() if not isinstance(v, dict)]
+        columns = [k for k, v in answers[0].items() if not isinstance(v, dict | list)]
         rows = [[console.number(a[k]) if isinstance(a[k], float) else a[k] for k in columns] for a in answers]
         console.table("", columns, rows)
     if output is not None:
         console.say(f"written: {output}")
     return 0
+
+
+def answering(workload: Workload) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The functions whose keyword-only arguments are flags of ``predict``."""
+    return workload.data.encode, workload.model.predict_step
+
+
+def speak(text: str) -> None:
+    """Words of an answer, as they come."""
+    print(text, end="", flush=True)
 
 
 def check_output(output: Path | None) -> None:
@@ -132,7 +166,7 @@ def write(answers: list[dict[str, Any]], output: Path) -> None:
     if output.suffix == ".json":
         output.write_text(json.dumps(answers, indent=1))
         return
-    rows = [flatten(answer) for answer in answers]
+    rows = [flatten({k: v for k, v in answer.items() if not isinstance(v, list)}) for answer in answers]
     with output.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

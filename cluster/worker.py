@@ -14,6 +14,7 @@ import workloads
 from cluster import console
 from cluster.checkpoints import WEIGHTS
 from cluster.folder import Folder
+from cluster.gradient_norms import GradientNorms
 from cluster.placement import Placement, Saving
 from cluster.recorder import Recorder
 from cluster.runs import Run, provenance
@@ -76,8 +77,9 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
 
     run = Run(Folder(job.directory))
     store = run.checkpoints(workload.mode, job.saving.keep, session.span)
-    recorder = Recorder(run.folder, store, workload.monitor, job.saving, session, config)
-    callbacks: list[L.Callback] = [recorder]
+    norms = GradientNorms() if options["log_gradient_norms"] else None
+    recorder = Recorder(run.folder, store, workload.monitor, job.saving, session, config, norms)
+    callbacks: list[L.Callback] = [recorder, norms] if norms else [recorder]
     if options["early_stopping_patience"]:
         stopping = EarlyStopping(workload.monitor, mode=workload.mode, patience=options["early_stopping_patience"])
         callbacks.insert(0, stopping)

@@ -74,6 +74,9 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
             for digit, path in zip(digits, paths, strict=True):
                 Image.fromarray((digit * 15).astype("uint8")).resize((28, 28)).save(path)
             return [str(path) for path in paths]
+        if kind == "LabelledText":
+            (folder / "reviews.txt").write_text("A moving, funny and wonderful film.\n\nWhat a waste of two hours!\n")
+            return [str(folder / "reviews.txt"), "the rest is silence"]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 

@@ -33,8 +33,8 @@ Split = tuple[np.ndarray, np.ndarray]
 
 def tables(data: DataModule) -> dict[str, float]:
     """Majority class, logistic regression and random forest; of numbers: mean, ridge regression and random forest."""
-    methods = {_linear_name(data): _linear(data, 1.0), "random forest": _forest(data)}
-    return _constant(data) | _scores(data, methods, _flat)
+    methods = {linear_name(data): _linear(data, 1.0), "random forest": _forest(data)}
+    return constant(data) | _scores(data, methods, _flat)
 
 
 def images(data: DataModule) -> dict[str, float]:
@@ -45,24 +45,24 @@ def images(data: DataModule) -> dict[str, float]:
     """
     svm = need("sklearn.svm", extra="vision").SVC(C=10)
     first = {"HOG + SVM": svm} if data.classes else {"HOG + ridge regression": _linear(data, 1.0)}
-    return _constant(data) | _scores(data, first | {"HOG + random forest": _forest(data)}, _hog)
+    return constant(data) | _scores(data, first | {"HOG + random forest": _forest(data)}, _hog)
 
 
 def logistic(data: DataModule) -> dict[str, float]:
     """Majority class, logistic regression on pixels and 3 nearest neighbours; of numbers: mean, ridge, 3 neighbours."""
     neighbors = need("sklearn.neighbors", extra="data")
     kind = neighbors.KNeighborsClassifier if data.classes else neighbors.KNeighborsRegressor
-    methods = {_linear_name(data): _linear(data, 0.1), "3 nearest neighbours": kind(n_neighbors=3)}
-    return _constant(data) | _scores(data, methods, _flat)
+    methods = {linear_name(data): _linear(data, 0.1), "3 nearest neighbours": kind(n_neighbors=3)}
+    return constant(data) | _scores(data, methods, _flat)
 
 
-def _constant(data: DataModule) -> dict[str, float]:
+def constant(data: DataModule) -> dict[str, float]:
     """The majority class, or the mean, of all training targets."""
     target_N = _targets(data, "train")
     test_N = _targets(data, "test")
     answer = np.bincount(target_N).argmax() if data.classes else target_N.mean()
     name = "majority class" if data.classes else "mean"
-    return {name: _metric(data, test_N, np.full(len(test_N), answer))}
+    return {name: metric(data, test_N, np.full(len(test_N), answer))}
 
 
 def _scores(
@@ -81,7 +81,7 @@ def _scores(
             # A baseline that has used up its iterations is as good as it will get.
             warnings.simplefilter("ignore", need("sklearn.exceptions", extra="data").ConvergenceWarning)
             method.fit(*train)
-        scores[name + suffix] = _metric(data, test[1], method.predict(test[0]))
+        scores[name + suffix] = metric(data, test[1], method.predict(test[0]))
     return scores
 
 
@@ -104,13 +104,15 @@ def _targets(data: DataModule, name: str) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def _metric(data: DataModule, target_N: np.ndarray, answer_N: np.ndarray) -> float:
+def metric(data: DataModule, target_N: np.ndarray, answer_N: np.ndarray) -> float:
+    """The value of ``data.metric``."""
     metrics = need("sklearn.metrics", extra="data")
     score = {"accuracy": metrics.accuracy_score, "r2": metrics.r2_score, "mae": metrics.mean_absolute_error}
     return float(score[data.metric](target_N, answer_N))
 
 
-def _linear_name(data: DataModule) -> str:
+def linear_name(data: DataModule) -> str:
+    """What the linear method is called, of classes or of numbers."""
     return "logistic regression" if data.classes else "ridge regression"
 
 

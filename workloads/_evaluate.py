@@ -1,15 +1,16 @@
 """Using a finished run: evaluate its best checkpoint, predict with it. Needs no cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as L
 import torch
 
 from workloads._machine import Machine
-from workloads._spec import Config, Workload
+from workloads._spec import Config, Workload, choices
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Batches
 
@@ -61,17 +62,33 @@ def evaluate(model: L.LightningModule, data: DataModule, machine: Machine, whole
 
 
 def predict(
-    model: L.LightningModule, data: DataModule, machine: Machine, paths: Sequence[str]
+    model: L.LightningModule,
+    data: DataModule,
+    machine: Machine,
+    paths: Sequence[str],
+    options: Mapping[str, Any] = MappingProxyType({}),
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Inputs, list[dict[str, Any]]]:
     """Answers for a person's inputs.
+
+    Args:
+        model: A restored module.
+        data: Its data module.
+        machine: What to run on.
+        paths: The inputs.
+        options: Values for keyword-only arguments of ``data.encode`` and ``model.predict_step``.
+        say: Called with what a module that answers step by step has to say, as it comes.
 
     Returns:
         The encoded inputs, and for each a mapping that starts with its ``input`` name.
 
     Raises:
-        ValueError: An input is missing or broken.
+        ValueError: An input is missing or broken, or an option out of range.
     """
-    inputs = data.encode(paths)
+    of_data, of_model = (
+        {k: v for k, v in options.items() if k in choices(f)} for f in (data.encode, model.predict_step)
+    )
+    inputs = data.encode(paths, **of_data)
     device = torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
     model = model.to(device)
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(machine.precision)
@@ -79,6 +96,25 @@ def predict(
     with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
         for k, batch in enumerate(Batches(inputs.examples, data.batch_size)):
             batch = data.on_after_batch_transfer({name: c.to(device) for name, c in batch.items()}, 0)
-            outputs = {name: output.float().cpu() for name, output in model.predict_step(batch, k).items()}
-            answers += data.answers(outputs)
+            outputs = model.predict_step(batch, k, **of_model)
+            if isinstance(outputs, Iterator):
+                outputs = _stacked(outputs, data, say)
+            answers += data.answers({name: _on_cpu(output) for name, output in outputs.items()})
     return inputs, [{"input": name, **answer} for name, answer in zip(inputs.names, answers, strict=True)]
+
+
+def _stacked(
+    steps: Iterator[dict[str, torch.Tensor]], data: DataModule, say: Callable[[str], None] | None
+) -> dict[str, torch.Tensor]:
+    """The outputs of all steps, each stacked along a second dimension."""
+    taken = []
+    for outputs in steps:
+        taken.append(outputs)
+        if say is not None:
+            say(data.spoken({name: _on_cpu(output) for name, output in outputs.items()}))
+    return {name: torch.stack([outputs[name] for outputs in taken], dim=1) for name in taken[0]}
+
+
+def _on_cpu(output: torch.Tensor) -> torch.Tensor:
+    """An output on the CPU, and of floating point numbers in 32 bit."""
+    return output.float().cpu() if output.is_floating_point() else output.cpu()

@@ -1,6 +1,7 @@
 """Workload and Config: a model, its data and the settings that make the pair train well, as values."""
 
 import difflib
+import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -178,6 +179,12 @@ def _arguments(owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def keys_of(parser: ArgumentParser) -> dict[str, Any]:
     """Dotted key to declared type, of a parser's config keys."""
     return {a.dest: getattr(a, "_typehint", None) or a.type for a in parser._actions if is_key(a.dest)}
+
+
+def choices(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword-only arguments of a function, which are flags of ``raydeck predict``."""
+    parameters = inspect.signature(function).parameters
+    return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def is_key(dest: str) -> bool:

@@ -18,6 +18,8 @@ class Training:
             stops early.
         check_val_every_n_epoch: Epochs between validations.
         compile: Compile the network with torch.compile. Pays on a GPU and in long runs; off by default.
+        log_gradient_norms: Record the L2 norm of the gradient before clipping, of all parameters and of each part of
+            the network: mean and largest of an epoch, in metrics.csv.
         deterministic: Refuse operations that have no deterministic implementation.
     """
 
@@ -28,6 +30,7 @@ class Training:
     early_stopping_patience: int = 0
     check_val_every_n_epoch: int = 1
     compile: bool = False
+    log_gradient_norms: bool = False
     deterministic: bool = False
 
     def __post_init__(self) -> None:

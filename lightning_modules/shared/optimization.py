@@ -54,6 +54,9 @@ def configure(module: LightningModule, settings: Settings) -> dict[str, Any]:
     """What ``configure_optimizers`` returns, for all parameters of a module that is attached to a trainer."""
     # A fused optimizer unscales gradients by itself, which rules out clipping them under 16-mixed.
     optimizer = build(module, settings, fused=module.trainer.precision != "16-mixed")
+    if module.trainer.precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
+        # Lightning 2.6 refuses to clip by the same rule under bf16-mixed, where nothing is scaled.
+        optimizer._step_supports_amp_scaling = False
     num_steps = int(module.trainer.estimated_stepping_batches)
     # A plain function, not an object: PyTorch would keep an object's state, hence the old number of steps, on resume.
     scheduler = LambdaLR(

@@ -40,10 +40,12 @@ class DataModule(L.LightningDataModule, ABC):
         splits: ``train``, ``validation``, ``test``, once set up.
         skipped: Bad rows left out, by ``--data.on_error skip``.
         metric: The test metric to quote, where the data decides it.
+        needs_inputs: Whether ``raydeck predict`` is of no use without inputs.
     """
 
     batch_size: int
     metric: str | None = None
+    needs_inputs = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,6 +69,9 @@ class DataModule(L.LightningDataModule, ABC):
     def encode(self, inputs: Sequence[str]) -> Inputs:
         """Encode what a person gives to ``raydeck predict``.
 
+        A subclass's keyword-only arguments are flags of ``raydeck predict``, as are those of a module's
+        ``predict_step``; ``Args:`` is their help.
+
         Raises:
             ValueError: An input is missing or broken; one line that names it.
         """
@@ -74,6 +79,10 @@ class DataModule(L.LightningDataModule, ABC):
     @abstractmethod
     def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
         """What a person would read, one JSON-safe mapping an example, from the module's ``predict_step`` outputs."""
+
+    def spoken(self, outputs: dict[str, torch.Tensor]) -> str:
+        """What a person may read at once of one step's outputs, where ``predict_step`` yields them step by step."""
+        return ""
 
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
         """Draw inputs and answers as a PNG at ``path``; False where there is nothing to draw."""

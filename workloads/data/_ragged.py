@@ -59,6 +59,11 @@ class Sequences:
         shift_S = torch.repeat_interleave(self.offsets[index] - begin_B, length_B)
         return type(self).of(self.flat[torch.arange(int(length_B.sum())) + shift_S], length_B)
 
+    def first(self, most: int) -> Self:
+        """Each with its first tokens alone, ``most`` of them or as many as it has."""
+        place_S = torch.arange(len(self.flat)) - torch.repeat_interleave(self.offsets[:-1], self.lengths)
+        return type(self).of(self.flat[place_S < most], self.lengths.clamp(max=most))
+
     def framed(self, start: int | None = None, end: int | None = None) -> Self:
         """Each with a token before its first, or after its last, or both."""
         length_N = self.lengths + (start is not None) + (end is not None)

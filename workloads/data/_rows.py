@@ -1,12 +1,15 @@
 """Rows of CSV, Parquet and JSON files, columns at a time, each with the file and row it came from."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from workloads.data._sources import Rejects, hugging_face, load_hub
+from workloads.data._splits import SPLITS
+from workloads.data._targets import listed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +42,23 @@ class Rows:
     def take(self, index: np.ndarray) -> Self:
         """The rows at ``index``, in that order."""
         return type(self)(self.table.take(index), self.files, self.file_N[index], self.number_N[index])
+
+    def column(self, name: str, key: str = "") -> "pa.ChunkedArray":
+        """The column of that name.
+
+        Args:
+            name: The column.
+            key: Key of the config that names it, if one does.
+
+        Raises:
+            ValueError: There is no such column; names the nearest.
+        """
+        columns = self.table.column_names
+        if name in columns:
+            return self.table[name]
+        near = difflib.get_close_matches(name, columns, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(columns)}"
+        raise ValueError(f"{f'data.{key}: ' if key else ''}{self.files[0]} has no column {name!r}; {hint}")
 
     def where(self, i: int) -> tuple[str, int]:
         """File and row number of row i."""
@@ -73,6 +93,22 @@ class Rows:
         file_N = np.concatenate([part.file_N + start for part, start in zip(parts, starts, strict=True)])
         files = [file for part in parts for file in part.files]
         return cls(table, files, file_N, np.concatenate([part.number_N for part in parts]))
+
+
+def read_splits(where: Literal["path", "hub"], name: str, revision: str | None, rejects: Rejects) -> dict[str, Rows]:
+    """Read what a ``--data.source`` names, once :func:`~workloads.data._sources.resolve` has told its kind.
+
+    Returns:
+        Those of train, validation and test that there are; a source without splits is its one part.
+
+    Raises:
+        ValueError: Nothing there can be read as a table, or it has splits and none to train on.
+    """
+    rows = read_path(name, rejects) if where == "path" else read_hub(name, revision)
+    if len(rows) > 1 and "train" not in rows:
+        raise ValueError(f"{name} has the splits {', '.join(rows)}, and no train among them")
+    # Sets of the hub may have splits beyond the three, e.g. rows without a target.
+    return {split: rows[split] for split in SPLITS if split in rows} or rows
 
 
 def read_path(path: str, rejects: Rejects) -> dict[str, Rows]:
@@ -174,7 +210,7 @@ def _read_csv(path: str, rejects: Rejects) -> Rows:
 
 
 def _read_ragged_csv(path: str, delimiter: str, convert: Any, rejects: Rejects) -> Rows:
-    """Read in one thread, which knows row numbers, and with line breaks in quoted cells, which costs time."""
+    """Read in one thread, which knows row numbers, and with line breaks and any length in cells, which costs time."""
     from pyarrow import csv
 
     bad: dict[int, str] = {}
@@ -186,7 +222,7 @@ def _read_ragged_csv(path: str, delimiter: str, convert: Any, rejects: Rejects) 
 
     table = csv.read_csv(
         path,
-        read_options=csv.ReadOptions(use_threads=False),
+        read_options=csv.ReadOptions(use_threads=False, block_size=_whole(path)),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=handle),
         convert_options=convert,
     )
@@ -204,11 +240,19 @@ def _read_json(path: str) -> "pa.Table":
     with open(path, encoding="utf-8") as file:
         is_list = file.read(4096).lstrip().startswith("[")
     if not is_list:
-        return arrow_json.read_json(path)
+        try:
+            return arrow_json.read_json(path)
+        except pa.ArrowInvalid:  # at fault, or a line longer than a block
+            return arrow_json.read_json(path, arrow_json.ReadOptions(block_size=_whole(path)))
     try:
         return pa.Table.from_pylist(json.loads(Path(path).read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a list of JSON objects ({_line(error)})") from None
+
+
+def _whole(path: str) -> int:
+    """A size for Arrow's blocks that takes all of a file at once, or as much as Arrow can."""
+    return min(max(1 << 20, Path(path).stat().st_size), (1 << 31) - 1)
 
 
 def _line(error: Exception) -> str:

@@ -3,7 +3,8 @@
 Shapes: N examples, D features of an example, C classes, G groups, S splits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -140,6 +141,77 @@ def subset(num_examples: int, classes: np.ndarray | None, limit: int, seed: int)
     order = order[np.argsort(code_N[order], kind="stable")]
     rank = np.arange(num_examples) - np.repeat(np.cumsum(count_C) - count_C, count_C)
     return np.sort(order[rank < np.repeat(take_C, count_C)])
+
+
+class Part(Protocol):
+    """Examples of a source, of which some can be taken."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: np.ndarray) -> Self:
+        """Those at ``index``, in that order."""
+        ...
+
+
+P = TypeVar("P", bound=Part)
+Of = Callable[[P], np.ndarray | None]
+"""What is known of each example of a part, shape (N,), or None."""
+
+
+def portion(parts: Mapping[str, P], limit: int, *, classes: Of[P], seed: int) -> dict[str, P]:
+    """A stratified subset of each split, in proportion.
+
+    Args:
+        parts: Split to examples.
+        limit: Examples to take of all splits together; 0 takes all.
+        classes: Class of each example.
+        seed: Decides which.
+    """
+    share = limit / max(1, sum(map(len, parts.values())))
+    limits = {name: max(1, round(share * len(part))) if limit > 0 else 0 for name, part in parts.items()}
+    return {
+        name: part.take(subset(len(part), classes(part), limits[name], seed)) if limits[name] else part
+        for name, part in parts.items()
+    }
+
+
+def completed(
+    parts: Mapping[str, P],
+    *,
+    classes: Of[P],
+    groups: Of[P],
+    seed: int,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+) -> dict[str, P]:
+    """Cut the splits that a source lacks from its training examples, or from the only ones there are.
+
+    Args:
+        parts: Split to examples.
+        classes: See :func:`cut`.
+        groups: See :func:`cut`.
+        seed: See :func:`cut`.
+        fractions: Shares of the splits; a split that is there takes none.
+
+    Returns:
+        ``train``, ``validation``, ``test``.
+
+    Raises:
+        ValueError: There are too few examples to cut.
+    """
+    name = "train" if "train" in parts else next(iter(parts))
+    given = {other: part for other, part in parts.items() if other != name}
+    if len(given) == len(SPLITS) - 1:
+        return dict(parts)
+    shares = zip(SPLITS, fractions, strict=True)
+    whole = parts[name]
+    found = cut(
+        len(whole),
+        classes=classes(whole),
+        groups=groups(whole),
+        fractions=tuple(0.0 if split in given else share for split, share in shares),
+        seed=seed,
+    )
+    return {split: given[split] if split in given else whole.take(found[split]) for split in SPLITS}
 
 
 def exact_duplicates(rows: np.ndarray) -> np.ndarray:

@@ -3,10 +3,10 @@
 Shapes: N rows, B rows of a batch, F features.
 """
 
-import difflib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -16,9 +16,9 @@ from workloads._extras import need
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Examples, InMemory
 from workloads.data._columns import Cells, Features, parse, target_values
-from workloads.data._rows import Rows, read_file, read_hub, read_path
+from workloads.data._rows import Rows, read_file, read_splits
 from workloads.data._sources import OnError, Rejects, resolve
-from workloads.data._splits import SPLITS, cut, exact_duplicates, subset
+from workloads.data._splits import completed, exact_duplicates, portion
 from workloads.data._targets import Kind, Target, as_labels, listed
 
 EMBEDDED = {"breast_cancer": "diagnosis", "diabetes": "progression", "iris": "species", "wine": "cultivar"}
@@ -32,6 +32,9 @@ class _Part:
     rows: Rows
     cells: list[Cells]
     values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def take(self, index: np.ndarray) -> Self:
         return type(self)(self.rows.take(index), [c.take(index) for c in self.cells], self.values[index])
@@ -143,10 +146,10 @@ class Tables(DataModule):
         parts = {name: _sound(part, target, rejects) for name, part in parts.items()}
         rejects.finish(total)
         self.skipped = rejects.count
-        if self.num_examples:
-            parts = self._some(parts, target)
+        keys = {"classes": partial(_strata, target=target), "seed": self.split_seed}
+        parts = portion(parts, self.num_examples, **keys)
         if not whole:
-            parts = self._cut(parts, target)
+            parts = completed(parts, groups=lambda part: _copies(part.cells), **keys)
         if self.features is None:
             self._fit(parts["train"])
         return {name: self._examples(part) for name, part in parts.items()}
@@ -173,14 +176,11 @@ class Tables(DataModule):
         if where == "embedded":
             self.target = self.target or EMBEDDED[name]
             return {"train": _embedded(name)}
-        rows = read_path(name, rejects) if where == "path" else read_hub(name, self.revision)
+        rows = read_splits(where, name, self.revision, rejects)
         if self.target is None:
             columns = next(iter(rows.values())).table.column_names
             raise ValueError(f"data.target: name the column of {self.source} to predict; there are {listed(columns)}")
-        if len(rows) > 1 and "train" not in rows:
-            raise ValueError(f"{self.source} has the splits {', '.join(rows)}, and no train among them")
-        # Sets of the hub may have splits beyond the three, e.g. rows without a target.
-        return {split: rows[split] for split in SPLITS if split in rows} or rows
+        return rows
 
     def _parse(self, rows: dict[str, Rows], whole: bool) -> dict[str, _Part]:
         """Read the columns, training's first, which decide for all what is a number.
@@ -190,8 +190,7 @@ class Tables(DataModule):
         parts: dict[str, _Part] = {}
         kind: Kind = self.decided.output if self.fitted_target else self.kind
         for name, part in rows.items():
-            _check(self.target, part, "target")
-            values, kind = target_values(part.table[self.target], self.target, kind)
+            values, kind = target_values(part.column(self.target, "target"), self.target, kind)
             if whole and self.features is not None:
                 cells = self._fitted_cells(part)
             elif parts:
@@ -205,40 +204,15 @@ class Tables(DataModule):
     def _first_cells(self, rows: Rows) -> list[Cells]:
         for key, columns in (("categorical", self.categorical), ("ignore", self.ignore)):
             for name in columns:
-                _check(name, rows, key)
+                rows.column(name, key)
         names = [name for name in rows.table.column_names if name != self.target and name not in self.ignore]
         return [parse(rows.table[name], name, False if name in self.categorical else None) for name in names]
 
     def _fitted_cells(self, rows: Rows) -> list[Cells]:
         assert self.features is not None, "not set up"
         for column in self.features.columns:
-            _check(column.name, rows)
+            rows.column(column.name)
         return self.features.parse(rows.table)
-
-    def _some(self, parts: dict[str, _Part], target: Target) -> dict[str, _Part]:
-        """A stratified subset of every part, in proportion."""
-        share = self.num_examples / sum(len(part.rows) for part in parts.values())
-        limits = {name: max(1, round(share * len(part.rows))) for name, part in parts.items()}
-        return {
-            name: part.take(subset(len(part.rows), _strata(part, target), limits[name], self.split_seed))
-            for name, part in parts.items()
-        }
-
-    def _cut(self, parts: dict[str, _Part], target: Target) -> dict[str, _Part]:
-        """Cut the splits that the source lacks from its training rows, or from the only rows there are."""
-        name = "train" if "train" in parts else next(iter(parts))
-        given = {other: part for other, part in parts.items() if other != name}
-        if len(given) == len(SPLITS) - 1:
-            return parts
-        shares = zip(SPLITS, (0.7, 0.1, 0.2), strict=True)
-        found = cut(
-            len(parts[name].rows),
-            classes=_strata(parts[name], target),
-            groups=_copies(parts[name].cells),
-            fractions=tuple(0.0 if split in given else share for split, share in shares),
-            seed=self.split_seed,
-        )
-        return {split: given[split] if split in given else parts[name].take(found[split]) for split in SPLITS}
 
     def _fit(self, train: _Part) -> None:
         self.fitted_target = Target.fit(train.values, self.kind)
@@ -265,19 +239,7 @@ def _embedded(name: str) -> Rows:
 
 
 def _like(rows: Rows, others: Sequence[Cells]) -> list[Cells]:
-    for other in others:
-        _check(other.name, rows)
-    return [parse(rows.table[other.name], other.name, other.vocabulary is None) for other in others]
-
-
-def _check(name: str, rows: Rows, key: str = "") -> None:
-    """Raise ValueError unless there is such a column."""
-    columns = rows.table.column_names
-    if name in columns:
-        return
-    near = difflib.get_close_matches(name, columns, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(columns)}"
-    raise ValueError(f"{f'data.{key}: ' if key else ''}{rows.files[0]} has no column {name!r}; {hint}")
+    return [parse(rows.column(other.name), other.name, other.vocabulary is None) for other in others]
 
 
 def _wrong(rows: Rows, cells: Sequence[Cells]) -> dict[int, str]:
