@@ -235,12 +235,13 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     console.table("on the test split", ("", metric), rows)
     place = run.folder.short()
     monitor, rate = result["monitor"], result["examples_per_second"]
+    elsewhere = ", or with --data.source on other data" if "source" in run.stored()[1]["data"] else ""
     print(
         f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "
         f"{console.duration(result['seconds'])}, {rate:,.0f} examples/s; best {monitor['name']} "
         f"{console.number(monitor['best'])}\n\nnext:\n"
         f"  raydeck predict {place} INPUT...      your own inputs\n"
-        f"  raydeck evaluate {place}              test metrics again, or with --data.source on other data\n"
+        f"  raydeck evaluate {place}              test metrics again{elsewhere}\n"
         f"  raydeck tune {result['workload']} --trials 16            search for better settings"
     )
 

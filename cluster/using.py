@@ -84,7 +84,7 @@ def evaluate(arguments: list[str]) -> int:
     if found is None:
         return 0
     run, workload, config, namespace, machine = found
-    other = config["data"]["source"] != run.stored()[1]["data"]["source"]
+    other = config["data"].get("source") != run.stored()[1]["data"].get("source")
     with opened(run, workload, config, machine) as (model, data):
         metrics = _evaluate.evaluate(model, data, machine, whole=other)
     examples = len(data.splits["test"])

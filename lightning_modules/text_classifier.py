@@ -40,6 +40,8 @@ class TextClassifier(L.LightningModule):
         hidden_dim: Width of each layer and direction.
         num_layers: Recurrent layers, each above the one before.
         bidirectional: Whether a second set of cells reads from the end.
+        memory_steps: Steps for which an lstm or gru remembers before training, from 3 ("chrono", Tallec and Ollivier
+            2018, arXiv:1804.11188); with 0 an lstm does for three or four.
         pooling: What is made of the outputs at all words: the last one of each direction, their mean, the largest of
             each feature, mean and largest, or an average weighted by learned attention (Yang et al. 2016).
         word_dropout: Probability that a word is left out of a training step.
@@ -71,6 +73,7 @@ class TextClassifier(L.LightningModule):
         hidden_dim: int = 64,
         num_layers: int = 1,
         bidirectional: bool = True,
+        memory_steps: int = 0,
         pooling: Pooling = "max",
         word_dropout: float = 0.1,
         embedding_dropout: float = 0.5,
@@ -101,8 +104,9 @@ class TextClassifier(L.LightningModule):
         with torch.no_grad():
             self.embedding.weight[0] = 0
         self.recurrent = Recurrent(
-            cell, width, hidden_dim, num_layers, bidirectional=bidirectional, dropout=dropout, activation=activation
-        )
+            cell, width, hidden_dim, num_layers, bidirectional=bidirectional, dropout=dropout, activation=activation,
+            memory_steps=memory_steps,
+        )  # fmt: skip
         features = self.recurrent.output_dim
         self.attention = Attention(features) if pooling == "attention" else None
         features *= 2 if pooling == "mean+max" else 1
@@ -146,11 +150,12 @@ class TextClassifier(L.LightningModule):
         if self.attention is not None:
             return self.attention(outputs_BTH, padding_BT1)
         pooled = []
+        dtype = self.embedding.weight.dtype  # not autocast's, which is too coarse for a sum
         if "mean" in self.pooling:
-            total_BH = outputs_BTH.masked_fill(padding_BT1, 0).sum(dim=1, dtype=torch.float32)
+            total_BH = outputs_BTH.masked_fill(padding_BT1, 0).sum(dim=1, dtype=dtype)
             pooled.append(total_BH / length_B[:, None])
         if "max" in self.pooling:
-            pooled.append(outputs_BTH.masked_fill(padding_BT1, -torch.inf).amax(dim=1).float())
+            pooled.append(outputs_BTH.masked_fill(padding_BT1, -torch.inf).amax(dim=1).to(dtype))
         return torch.cat(pooled, dim=1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
