@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,9 +22,10 @@ from cluster.worker import Job, quiet
 from lightning_modules.shared.gradients import recurrent_of
 from workloads import _diagnose, _evaluate
 from workloads._diagnose import Curve
-from workloads._machine import inspect, prepare
+from workloads._machine import Machine, inspect, prepare
 from workloads._spec import Config, Workload
 from workloads._training import Training
+from workloads.data._base import DataModule
 
 SHOWN = (0, 1, 10, 50, 100, 200, 400)
 """Distances that the table shows; the CSV has all."""
@@ -90,9 +92,15 @@ def command(arguments: list[str]) -> int:
         return 0
     folder = Folder(diagnosis.job.directory)
     console.say(f"diagnosis {folder.short()}")
+    quiet()
+    machine = inspect(diagnosis.job.placement.accelerator, "32", diagnosis.job.placement.cpus_per_worker)
+    prepare(machine)
+    data = diagnosis.workload.build_data(diagnosis.job.config, machine)
+    data.prepare_data()
+    data.setup("fit")
     try:
-        curves = gradients(diagnosis)
-        scores = list(by_distance(diagnosis))
+        curves = gradients(diagnosis, data)
+        scores = list(by_distance(diagnosis, data))
     except Stopped as stopped:
         console.say(f"stopped; the same command goes on with the diagnosis in {folder.short()}")
         return 128 + stopped.signum
@@ -128,7 +136,7 @@ def parse(arguments: Sequence[str]) -> tuple[Diagnosis | None, bool]:
         saving=read_flags(Saving, namespace, "checkpoint."),
         baselines=False,
     )
-    distances = distances_of(own, workload)
+    distances = distances_of(own, workload, config)
     return Diagnosis(workload=workload, job=job, cells=cells, flags=own, distances=distances), namespace["json"]
 
 
@@ -145,11 +153,11 @@ def chosen(flags: DiagnoseFlags, cells: Mapping[str, Config]) -> Mapping[str, Co
     return {name: cells[name] for name in names}
 
 
-def distances_of(flags: DiagnoseFlags, workload: Workload) -> list[int]:
+def distances_of(flags: DiagnoseFlags, workload: Workload, config: Config) -> list[int]:
     """The distances that are asked for.
 
     Raises:
-        ValueError: They are no whole numbers, or the workload has no distance to set.
+        ValueError: They are no whole numbers, or the workload has no distance to set, or not these.
     """
     if flags.distances is None:
         return []
@@ -157,30 +165,26 @@ def distances_of(flags: DiagnoseFlags, workload: Workload) -> list[int]:
     if "data.distance" not in known:
         raise ValueError(f"--distances: {workload.name} has no data.distance; long_dependency has")
     try:
-        return sorted({int(text) for text in flags.distances.split(",")})
+        found = sorted({int(text) for text in flags.distances.split(",")})
     except ValueError:
         raise ValueError(f"--distances: expected whole numbers such as 10,25,50, got {flags.distances!r}") from None
+    for distance in found:  # refused before anything is trained
+        workload.build_data(workload.config(config, {"data.distance": distance}), Machine())
+    return found
 
 
-def gradients(diagnosis: Diagnosis) -> list[Curve]:
+def gradients(diagnosis: Diagnosis, data: DataModule) -> list[Curve]:
     """Measure every cell at its initial weights, train it, and measure it again."""
-    quiet()
-    placement, num_examples = diagnosis.job.placement, diagnosis.flags.examples
-    machine = inspect(placement.accelerator, "32", placement.cpus_per_worker)
-    prepare(machine)
-    data = diagnosis.workload.build_data(diagnosis.job.config, machine)
-    data.prepare_data()
-    data.setup("fit")
+    workload, num_examples = diagnosis.workload, diagnosis.flags.examples
     curves: list[Curve] = []
     for cell, config in diagnosis.cells.items():
-        model = diagnosis.workload.build_model(config, diagnosis.workload.decided(data))
-        curves += _diagnose.curves(model, data, machine, cell=cell, weights="initial", num_examples=num_examples)
-        run = trained(diagnosis, cell)
-        with run.checkpoints(diagnosis.workload.mode).best() as found:
+        model = workload.build_model(config, workload.decided(data))
+        curves += _diagnose.curves(model, data, cell=cell, weights="initial", num_examples=num_examples)
+        with trained(diagnosis, cell).checkpoints(workload.mode).best() as found:
             if found is None:
                 continue
-            model, _ = _evaluate.restore(diagnosis.workload, config, found[1] / WEIGHTS, machine)
-        curves += _diagnose.curves(model, data, machine, cell=cell, weights="trained", num_examples=num_examples)
+            model, _ = _evaluate.restore(workload, config, found[1] / WEIGHTS, data.machine)
+        curves += _diagnose.curves(model, data, cell=cell, weights="trained", num_examples=num_examples)
     return curves
 
 
@@ -199,14 +203,15 @@ def trained(diagnosis: Diagnosis, cell: str, distance: int | None = None) -> Run
     return run
 
 
-def by_distance(diagnosis: Diagnosis) -> Iterator[dict[str, Any]]:
+def by_distance(diagnosis: Diagnosis, data: DataModule) -> Iterator[dict[str, Any]]:
     """Train every cell at every distance; yields what each has reached on its test split."""
+    metric, chance = diagnosis.workload.metric, 1 / data.num_outputs
     for distance in diagnosis.distances:
         for cell in diagnosis.cells:
             result = trained(diagnosis, cell, distance).result()
-            value = result.get("test", {}).get(diagnosis.workload.metric)
+            value = result.get("test", {}).get(metric)
             told = {key: result.get(key) for key in ("status", "epochs", "steps", "seconds")}
-            yield {"cell": cell, "distance": distance, diagnosis.workload.metric: value, **told}
+            yield {"cell": cell, "distance": distance, metric: value, "chance": chance, **told}
 
 
 def of_run(arguments: Sequence[str]) -> int:
@@ -237,10 +242,11 @@ def write(folder: Folder, workload: Workload, curves: Sequence[Curve], scores: S
     """Figures as PNG and numbers as CSV."""
     folder.create()
     folder.write("gradients.csv", as_csv([row for curve in curves for row in curve.rows()]))
-    folder.write("gradients.png", diagnose_picture.gradients(f"{workload.name}: {workload.task}", curves))
+    title = f"{workload.name}: {workload.task}"
+    folder.write("gradients.png", diagnose_picture.png(diagnose_picture.gradients(title, curves)))
     if scores:
         folder.write("distances.csv", as_csv(scores))
-        folder.write("distances.png", diagnose_picture.distances(workload.name, workload.metric, scores))
+        folder.write("distances.png", diagnose_picture.png(diagnose_picture.distances(title, workload.metric, scores)))
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -256,7 +262,10 @@ def present(
 ) -> None:
     """Tables on stdout, or everything as JSON; and where the figures are."""
     if as_json:
-        told = [asdict(curve) | {"factor": curve.factor()} for curve in curves]
+        told = [
+            asdict(curve) | {"norms": [_safe(n) for n in curve.norms], "factor": _safe(curve.factor())}
+            for curve in curves
+        ]
         print(json.dumps({"diagnosis": str(folder), "gradients": told, "distances": list(scores)}, indent=1))
         return
     longest = max(len(curve.norms) for curve in curves)
@@ -280,3 +289,8 @@ def present(
     print()
     for name in ("gradients", "distances")[: 1 + bool(scores)]:
         print(f"drawn: {folder.short()}/{name}.png, numbers: {name}.csv")
+
+
+def _safe(value: float) -> float | None:
+    """A number as JSON has it, which has no infinity."""
+    return value if math.isfinite(value) else None

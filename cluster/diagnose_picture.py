@@ -17,7 +17,7 @@ FLOOR = 1e-30
 NAMES = {"initial": "before training", "trained": "after training"}
 
 
-def gradients(title: str, curves: Sequence[Curve]) -> bytes:
+def gradients(title: str, curves: Sequence[Curve]) -> Any:
     """Norms against distance, on a logarithmic scale: a panel before training and one after.
 
     Args:
@@ -25,7 +25,7 @@ def gradients(title: str, curves: Sequence[Curve]) -> bytes:
         curves: What was measured.
 
     Returns:
-        A PNG.
+        A figure: see :func:`png`.
     """
     panels = list(dict.fromkeys(curve.weights for curve in curves))
     figure, all_axes = _figure(len(panels))
@@ -47,29 +47,32 @@ def gradients(title: str, curves: Sequence[Curve]) -> bytes:
             axes.text(0.99, 0.015, f"{FLOOR:g} or less", transform=axes.transAxes, ha="right", fontsize=8, color=FAINT)
     all_axes[0].set_ylabel("gradient norm", fontsize=10, color=TEXT)
     all_axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=10)
-    return _png(figure)
+    return figure
 
 
-def distances(title: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> bytes:
+def distances(title: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> Any:
     """A metric against distance, a line a cell.
 
     Args:
         title: Heading.
         metric: Key of the metric in ``rows``.
-        rows: ``cell``, ``distance`` and the metric, or None where there is none.
+        rows: ``cell``, ``distance``, the metric, or None where there is none, and what ``chance`` makes of it.
 
     Returns:
-        A PNG.
+        A figure: see :func:`png`.
     """
     figure, (axes,) = _figure(1)
     _title(figure, title, f"Test {metric} of each cell, trained at each distance between what decides and the end")
     marks = iter("osD^vP*X")
     for cell in dict.fromkeys(row["cell"] for row in rows):
         known = [(row["distance"], row[metric]) for row in rows if row["cell"] == cell and row[metric] is not None]
+        if not known:
+            continue
         axes.plot(
             *zip(*known, strict=True), color=COLORS.get(cell, TEXT), marker=next(marks), markersize=6, linewidth=2,
             alpha=0.85, label=cell,
         )  # fmt: skip
+    axes.axhline(rows[0]["chance"], color=FAINT, linewidth=1.2, linestyle="dotted", label="chance")
     ticks = sorted({row["distance"] for row in rows})
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -77,7 +80,14 @@ def distances(title: str, metric: str, rows: Sequence[Mapping[str, Any]]) -> byt
     axes.set_xlabel("distance in steps", fontsize=10, color=TEXT)
     axes.set_ylabel(metric, fontsize=10, color=TEXT)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=10)
-    return _png(figure)
+    return figure
+
+
+def png(figure: Any) -> bytes:
+    """A figure as a PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def _figure(panels: int) -> tuple[Any, Sequence[Any]]:
@@ -98,9 +108,3 @@ def _title(figure: Any, title: str, subtitle: str) -> None:
     left = 0.35 / figure.get_figwidth()
     figure.text(left, 0.94, title, fontsize=14, weight="bold", color=TEXT, parse_math=False)
     figure.text(left, 0.89, subtitle, fontsize=10, color=TEXT, parse_math=False)
-
-
-def _png(figure: Any) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()

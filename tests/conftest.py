@@ -77,6 +77,8 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
         if kind == "LabelledText":
             (folder / "reviews.txt").write_text("A moving, funny and wonderful film.\n\nWhat a waste of two hours!\n")
             return [str(folder / "reviews.txt"), "the rest is silence"]
+        if kind == "LongDependency":
+            return ["Param , student of Yong who reads books , is a", "Meera , student of Wei who sorts keys , is a"]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 

@@ -11,7 +11,6 @@ import pytorch_lightning as L
 import torch
 
 from lightning_modules.shared.gradients import norms
-from workloads._machine import Machine
 from workloads._spec import Config, Workload
 from workloads.data._base import DataModule
 
@@ -83,15 +82,12 @@ def reading(workload: Workload) -> Mapping[str, Any]:
     return {key: value for key, value in READING.items() if key in known}
 
 
-def curves(
-    model: L.LightningModule, data: DataModule, machine: Machine, *, cell: str, weights: str, num_examples: int
-) -> list[Curve]:
+def curves(model: L.LightningModule, data: DataModule, *, cell: str, weights: str, num_examples: int) -> list[Curve]:
     """Measure a module on the first examples of the validation split.
 
     Args:
         model: The module; left as it was.
-        data: Its data module, set up.
-        machine: What to run on.
+        data: Its data module, set up; its machine is where the module runs.
         cell: What to call it.
         weights: What to call its weights.
         num_examples: Examples to take.
@@ -103,7 +99,7 @@ def curves(
         ValueError: The module has no recurrent layer.
     """
     split = data.splits["validation"]
-    device = torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
+    device = torch.device("cuda" if data.machine.accelerator == "gpu" else "cpu")
     batch = split.gather(torch.arange(min(num_examples, len(split))))
     batch = data.on_after_batch_transfer({name: column.to(device) for name, column in batch.items()}, 0)
     found = []
