@@ -66,11 +66,12 @@ def cells_of(workload: Workload, config: Config) -> dict[str, Config]:
     """
     known = workload.keys()
     if "model.cell" not in known:
-        raise ValueError(f"the module of {workload.name} is not recurrent: it has no model.cell to compare")
+        raise ValueError(f"diagnose compares recurrent cells, and {workload.name} has no model.cell to choose one")
     found: dict[str, Config] = {}
     for name, overrides in CELLS.items():
+        needed = {key: value for key, value in overrides.items() if key in known or value != "tanh"}
         try:
-            found[name] = workload.config(config, overrides)
+            found[name] = workload.config(config, needed)
         except ValueError:  # its module takes fewer
             continue
     return found

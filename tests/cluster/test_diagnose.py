@@ -112,7 +112,7 @@ def test_what_is_compared_reads_in_one_direction_and_ends_with_the_last_word_unl
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cnn"], "the module of cnn is not recurrent: it has no model.cell to compare"),
+        (["cnn"], "diagnose compares recurrent cells, and cnn has no model.cell to choose one"),
         (["nothing"], "no workload 'nothing'"),
         (["long_dependency", "--cells", "lstm,elman"], "--cells: no 'elman'; there are: rnn-sigmoid, rnn-relu"),
         (["long_dependency", "--distances", "10,far"], "--distances: expected whole numbers such as 10,25,50"),
