@@ -116,12 +116,13 @@ def parse(arguments: Sequence[str]) -> tuple[Diagnosis | None, bool]:
         ValueError: A flag or a key is at fault, or the workload's module is not recurrent.
     """
     workload = workloads.load(arguments[0])
+    reading = _diagnose.reading(workload)
     flags = Flags("diagnose", workload, {"": [RunFlags, DiagnoseFlags, Placement], "checkpoint.": [Saving]})
-    flags.parser.set_defaults(_diagnose.reading(workload))
+    flags.parser.set_defaults(dict(reading))
     if any(argument in ("-h", "--help") for argument in arguments):
         flags.parser.print_help()
         return None, False
-    config, namespace = flags.parse(arguments[1:], _diagnose.reading(workload))
+    config, namespace = flags.parse(arguments[1:], reading)
     where, own = read_flags(RunFlags, namespace), read_flags(DiagnoseFlags, namespace)
     if own.max_epochs:
         config["trainer"]["max_epochs"] = own.max_epochs

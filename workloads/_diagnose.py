@@ -58,8 +58,8 @@ class Curve:
         return [{**told, "distance": d, "norm": norm, "examples": count} for d, (norm, count) in enumerate(measured)]
 
 
-def cells_of(workload: Workload, config: Config) -> dict[str, Config]:
-    """The config of every cell that a workload's module can have.
+def reading(workload: Workload) -> Mapping[str, Any]:
+    """Those keys of ``READING`` that a workload has.
 
     Raises:
         ValueError: Its module has no choice of cell.
@@ -67,7 +67,12 @@ def cells_of(workload: Workload, config: Config) -> dict[str, Config]:
     known = workload.keys()
     if "model.cell" not in known:
         raise ValueError(f"diagnose compares recurrent cells, and {workload.name} has no model.cell to choose one")
-    found: dict[str, Config] = {}
+    return {key: value for key, value in READING.items() if key in known}
+
+
+def cells_of(workload: Workload, config: Config) -> dict[str, Config]:
+    """The config of every cell that a workload's module can have."""
+    known, found = workload.keys(), {}
     for name, overrides in CELLS.items():
         needed = {key: value for key, value in overrides.items() if key in known or value != "tanh"}
         try:
@@ -75,12 +80,6 @@ def cells_of(workload: Workload, config: Config) -> dict[str, Config]:
         except ValueError:  # its module takes fewer
             continue
     return found
-
-
-def reading(workload: Workload) -> Mapping[str, Any]:
-    """Those keys of ``READING`` that a workload has."""
-    known = workload.keys()
-    return {key: value for key, value in READING.items() if key in known}
 
 
 def curves(model: L.LightningModule, data: DataModule, *, cell: str, weights: str, num_examples: int) -> list[Curve]:
