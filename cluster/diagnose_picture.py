@@ -13,7 +13,7 @@ COLORS = {
 }  # fmt: skip
 TEXT, FAINT = "#333333", "#9a9a9a"
 FLOOR = 1e-30
-"""What is less is drawn here: further down, the rest would be one line at the top."""
+"""What is less leaves the figure: further down, the rest would be one line at the top."""
 NAMES = {"initial": "before training", "trained": "after training"}
 
 
@@ -35,16 +35,13 @@ def gradients(title: str, curves: Sequence[Curve]) -> Any:
     for axes, weights in zip(all_axes, panels, strict=True):
         axes.set_title(NAMES[weights], fontsize=11, color=TEXT, loc="left")
         axes.set_yscale("log")
-        axes.set_ylim(low / 3, high * 3)
+        axes.set_ylim(low, high * 3)
         axes.set_xlabel("steps before the last", fontsize=10, color=TEXT)
         for curve in curves:
             if curve.weights == weights:
                 style = {"linewidth": 2.2} if curve.state == "hidden" else {"linewidth": 1.8, "linestyle": "dashed"}
                 label = curve.cell if curve.state == "hidden" else f"{curve.cell}, its memory"
-                heights = [max(norm, low) for norm in curve.norms]
-                axes.plot(heights, color=COLORS.get(curve.cell, TEXT), label=label, **style)
-        if low == FLOOR:
-            axes.text(0.99, 0.015, f"{FLOOR:g} or less", transform=axes.transAxes, ha="right", fontsize=8, color=FAINT)
+                axes.plot(curve.norms, color=COLORS.get(curve.cell, TEXT), label=label, **style)
     all_axes[0].set_ylabel("gradient norm", fontsize=10, color=TEXT)
     all_axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=10)
     return figure
