@@ -33,6 +33,31 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     Console().print(drawn)
 
 
+def marked(title: str, pieces: Sequence[tuple[str, float]]) -> None:
+    """Print a text on stdout with marked pieces: on colours in a terminal, with signs in brackets when redirected.
+
+    Args:
+        title: What stands above it.
+        pieces: Parts of the text, each with its mark, from -1 (red, ``[---bad]``) to 1 (green, ``[+++good]``).
+    """
+    # What a text holds must not steer the terminal.
+    shown = [("".join(c if c.isprintable() or c == "\n" else " " for c in piece), mark) for piece, mark in pieces]
+    if not sys.stdout.isatty():
+        signs = [("+" if mark > 0 else "-") * min(3, int(4 * abs(mark))) for _, mark in shown]
+        print(f"\n{title}")
+        print("".join(f"[{sign}{piece}]" if sign else piece for (piece, _), sign in zip(shown, signs, strict=True)))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    text = Text(f"\n{title}\n", style="bold")
+    for piece, mark in shown:
+        pale = 255 - round(155 * abs(mark))
+        on = f"black on rgb({pale},230,{pale})" if mark > 0 else f"black on rgb(240,{pale},{pale})"
+        text.append(piece, style=on if abs(mark) >= 0.1 else "not bold")
+    Console().print(text)
+
+
 def number(value: float | int | None) -> str:
     """A number to four decimals, or to four digits where that would say nothing."""
     if value is None:

@@ -136,6 +136,8 @@ def predict(arguments: list[str]) -> int:
         columns = [k for k, v in answers[0].items() if not isinstance(v, dict | list)]
         rows = [[console.number(a[k]) if isinstance(a[k], float) else a[k] for k in columns] for a in answers]
         console.table("", columns, rows)
+        for title, pieces in data.marked(answers):
+            console.marked(title, pieces)
     if output is not None:
         console.say(f"written: {output}")
     return 0

@@ -1,6 +1,6 @@
 """Recurrent network over a text's words, pooled into an answer.
 
-Shapes: B batch, T tokens, D word vector, H hidden (of all directions together), F pooled features, K logits (1, or the
+Shapes: B batch, T tokens, D word vector, H output (of all directions together), F pooled features, K logits (1, or the
 number of classes).
 """
 
@@ -44,6 +44,8 @@ class TextClassifier(L.LightningModule):
             2018, arXiv:1804.11188); with 0 an lstm does for three or four.
         pooling: What is made of the outputs at all words: the last one of each direction, their mean, the largest of
             each feature, mean and largest, or an average weighted by learned attention (Yang et al. 2016).
+        pool_words: Whether word vectors are pooled beside the outputs (S. Lai et al. 2015, "Recurrent Convolutional
+            Neural Networks"), so that the recurrent layers are left with what single words do not say; not with last.
         word_dropout: Probability that a word is left out of a training step.
         embedding_dropout: Probability that a number of the word vectors is left out of a training step, at all words of
             a text at once (Gal and Ghahramani 2016, arXiv:1512.05287).
@@ -74,7 +76,8 @@ class TextClassifier(L.LightningModule):
         num_layers: int = 1,
         bidirectional: bool = True,
         memory_steps: int = 0,
-        pooling: Pooling = "max",
+        pooling: Pooling = "mean+max",
+        pool_words: bool = False,
         word_dropout: float = 0.1,
         embedding_dropout: float = 0.5,
         dropout: float = 0.5,
@@ -107,7 +110,8 @@ class TextClassifier(L.LightningModule):
             cell, width, hidden_dim, num_layers, bidirectional=bidirectional, dropout=dropout, activation=activation,
             memory_steps=memory_steps,
         )  # fmt: skip
-        features = self.recurrent.output_dim
+        self.pool_words = pool_words and pooling != "last"
+        features = self.recurrent.output_dim + width * self.pool_words
         self.attention = Attention(features) if pooling == "attention" else None
         features *= 2 if pooling == "mean+max" else 1
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, objectives.num_logits(output, num_outputs)))
@@ -140,6 +144,8 @@ class TextClassifier(L.LightningModule):
     def judge(self, words_BTD: Tensor, length_B: Tensor) -> Tensor:
         """Logits, shape (B, K), of word vectors."""
         outputs_BTH, _ = self.recurrent(words_BTD, length_B)
+        if self.pool_words:
+            outputs_BTH = torch.cat([outputs_BTH, words_BTD.to(outputs_BTH.dtype)], dim=2)
         return self.head(self.pool(outputs_BTH, length_B))
 
     def pool(self, outputs_BTH: Tensor, length_B: Tensor) -> Tensor:

@@ -94,13 +94,16 @@ def predict(
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(machine.precision)
     answers: list[dict[str, Any]] = []
     with torch.inference_mode(), torch.autocast(device.type, dtype) if dtype else nullcontext():
-        for k, batch in enumerate(Batches(inputs.examples, data.batch_size)):
+        batches = Batches(inputs.examples, data.batch_size)
+        for k, batch in enumerate(batches):
             batch = data.on_after_batch_transfer({name: c.to(device) for name, c in batch.items()}, 0)
             outputs = model.predict_step(batch, k, **of_model)
             if isinstance(outputs, Iterator):
                 outputs = _stacked(outputs, data, say)
             answers += data.answers({name: _on_cpu(output) for name, output in outputs.items()})
-    return inputs, [{"input": name, **answer} for name, answer in zip(inputs.names, answers, strict=True)]
+    # Like lengths share a batch: the answers are put back into the order of the inputs.
+    place = torch.cat(batches.plan).argsort().tolist()
+    return inputs, [{"input": name, **answers[k]} for name, k in zip(inputs.names, place, strict=True)]
 
 
 def _stacked(

@@ -84,6 +84,15 @@ class DataModule(L.LightningDataModule, ABC):
         """What a person may read at once of one step's outputs, where ``predict_step`` yields them step by step."""
         return ""
 
+    def marked(self, answers: list[dict[str, Any]]) -> list[tuple[str, list[tuple[str, float]]]]:
+        """Texts to print below the table of answers, with parts of them marked.
+
+        Returns:
+            For each its title, and the text in pieces: -1 marks one that speaks strongly against the answer, 1 one that
+            speaks strongly for it, 0 leaves it unmarked.
+        """
+        return []
+
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
         """Draw inputs and answers as a PNG at ``path``; False where there is nothing to draw."""
         return False

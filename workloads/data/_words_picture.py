@@ -16,10 +16,10 @@ MOST_LINES = 150
 WIDTH = 100
 """Characters of a line."""
 
-CHARACTER = 0.074
-"""Width of a character of 9 points, in inches."""
+CHARACTER, LINE, MARGIN = 0.0753, 0.36, 0.6
+"""Width of a character of 9 points, height of a line, and width of the margin, in inches."""
 
-ROWS = {"influence": (0.02, 0.5), "input_gate": (0.54, 0.13), "forget_gate": (0.69, 0.13), "output_gate": (0.84, 0.13)}
+ROWS = {"influence": (0.06, 0.46), "input_gate": (0.54, 0.13), "forget_gate": (0.69, 0.13), "output_gate": (0.84, 0.13)}
 """Where within a line each value is drawn: its upper edge and its height, as shares of the line."""
 
 
@@ -51,24 +51,32 @@ def draw(texts: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: Path) -
     if placed[-1].line >= MOST_LINES:
         placed = [p for p in placed if p.line < MOST_LINES] + [Placed(MOST_LINES, 0, "(and more)")]
     rows = {name: row for name, row in ROWS.items() if any(name in p.word for p in placed if p.word)}
-    num_lines, height = placed[-1].line + 1, 0.36 if len(rows) > 1 else 0.2
-    figure = need("matplotlib.figure", extra="text").Figure(
-        (WIDTH * CHARACTER + 2.6, num_lines * height + 0.9), dpi=120, facecolor="white", layout="constrained"
-    )
+    num_lines = placed[-1].line + 1
+    height = num_lines * (LINE if len(rows) > 1 else LINE / 2)
+    size = (MARGIN + WIDTH * CHARACTER + 2, max(height, 1.5) + 0.4)
+    figure = need("matplotlib.figure", extra="text").Figure(size, dpi=120, facecolor="white")
     need("matplotlib.backends.backend_agg", extra="text").FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.set(xlim=(-9, WIDTH), ylim=(num_lines, -0.2))
+
+    def axes_at(left: float, width: float, height: float) -> Any:
+        """Axes below the picture's upper edge; in inches, so that text fits its box."""
+        rectangle = (left / size[0], (size[1] - 0.2 - height) / size[1], width / size[0], height / size[1])
+        return figure.add_axes(rectangle)
+
+    axes = axes_at(MARGIN, WIDTH * CHARACTER, height)
+    axes.set(xlim=(0, WIDTH), ylim=(num_lines, 0))
     axes.set_axis_off()
     for p in placed:
-        style = {"weight": "normal"} if p.word else {"weight": "bold"}
-        axes.text(p.column, p.line + 0.47, p.text, family="monospace", fontsize=9, parse_math=False, **style)
+        weight = "normal" if p.word else "bold"
+        axes.text(p.column, p.line + 0.43, p.text, family="monospace", fontsize=9, parse_math=False, weight=weight)
     for name, row in rows.items():
         boxes = _boxes(axes, placed, name, row)
         for line in sorted({p.line for p in placed if p.word}) if name in GATES else []:
             axes.text(-0.5, line + sum(row), name.partition("_")[0], fontsize=5, ha="right", va="bottom")
         if name in ("influence", GATES[0]):
-            label = "how open a gate is" if name in GATES else "against the answer      for it"
-            figure.colorbar(boxes, ax=axes, label=label, fraction=0.03, aspect=18, shrink=min(1.0, 2 / num_lines + 0.3))
+            label = "how open a gate is" if name in GATES else "against the answer    for it"
+            bar = axes_at(size[0] - (0.8 if name in GATES else 1.7), 0.12, 1.5)
+            figure.colorbar(boxes, cax=bar).set_label(label, fontsize=7)
+            bar.tick_params(labelsize=7)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a script that the font lacks, boxes are drawn
         figure.savefig(path, format="png")

@@ -38,7 +38,7 @@ LONGEST = 1 << 15
 """Tokens of a text above which a batch of it would need gigabytes."""
 
 SHOWN = 60
-"""Characters of a text by which a title names it."""
+"""Characters of a text that stand for it where it is named."""
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,8 @@ class LabelledText(DataModule):
         sequences = self._bounded({"": self.tokenizer.encode(self.asked)}, {"": lambda i: names[i]})[""]
         strange = [names[i] for i in range(len(names)) if bool((sequences[i] == UNKNOWN).all())]
         if strange:
-            more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-            warnings.warn(f"{strange[0]}{more}: no word of it is known from training", stacklevel=2)
+            more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+            warnings.warn(f"{_short(strange[0])}{more}: no word of it is known from training", stacklevel=2)
         return Inputs(names, Ragged({"text": sequences}, {"number": torch.arange(len(names))}))
 
     def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
@@ -228,8 +228,7 @@ class LabelledText(DataModule):
                 )
         return answers
 
-    def marked(self, answers: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Piece]]]:
-        """Texts with the words marked that speak for their answer and against it, where that was asked for."""
+    def marked(self, answers: list[dict[str, Any]]) -> list[tuple[str, list[Piece]]]:
         return [
             (_title(a), marked(text, a["words"])) for a, text in zip(answers, self.asked, strict=True) if "words" in a
         ]
@@ -301,8 +300,12 @@ class LabelledText(DataModule):
 
 def _title(answer: Mapping[str, Any]) -> str:
     said = f"{answer['label']} {answer['probability']:.3f}" if "label" in answer else f"{answer['value']:.4g}"
-    name = " ".join(answer["input"].split())
-    return f"{said}  {name[:SHOWN]}{'...' if len(name) > SHOWN else ''}"
+    return f"{said}  {_short(answer['input'])}"
+
+
+def _short(name: str) -> str:
+    name = " ".join(name.split())
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
 def _embedded(name: str, text_column: str, label_column: str) -> Rows:
