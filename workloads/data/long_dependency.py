@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from workloads.data._base import DataModule, Inputs
+from workloads.data._base import Inputs
 from workloads.data._batches import Examples
 from workloads.data._ragged import Ragged, Sequences
+from workloads.data._sentences import texts_of
 from workloads.data._splits import cut
 from workloads.data._targets import Target, listed
+from workloads.data._texts import Texts, short
 from workloads.data._tokens import Tokenizer
 
 ENDS = {
@@ -43,7 +45,7 @@ LEAST = len(HEAD) + len(END) + 4
 """Words after the first of the shortest sentence: head and end, a teacher, "who", and a clause of two words."""
 
 
-class LongDependency(DataModule):
+class LongDependency(Texts):
     """Sentences such as "Param , student of Yong who reads books , is a", to be completed: "hard worker".
 
     The first word alone decides; what follows is said of everybody. So it is memory that is measured, at a distance of
@@ -79,60 +81,37 @@ class LongDependency(DataModule):
             raise ValueError(f"data.num_examples: expected at least 10 for each of {num_cues} cues, got {num_examples}")
         self.distance, self.num_examples, self.num_cues = distance, num_examples, num_cues
         self.batch_size, self.split_seed = batch_size, split_seed
-        self.fitted: tuple[Tokenizer, Target] | None = None
+        self.fitted_target: Target | None = None
+        self.fitted_tokenizer: Tokenizer | None = None
 
     @property
-    def decided(self) -> tuple[Tokenizer, Target]:
-        """The vocabulary and the classes."""
-        if self.fitted is None:
-            texts = [" ".join(words) for words in (ENDS, TEACHERS, HEAD, END, ("who",), *CLAUSE)]
-            cues = list(ENDS)[: self.num_cues]
-            self.fitted = Tokenizer.fit("word", texts, 1000), Target.fit([ENDS[cue] for cue in cues], "multiclass")
-        return self.fitted
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the vocabulary."""
-        return self.decided[0].size
-
-    @property
-    def output(self) -> str:
-        """Always multiclass."""
-        return self.decided[1].output
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of classes."""
-        return self.decided[1].num_outputs
-
-    @property
-    def target_scale(self) -> float:
-        """Always 1: sentences end in one of a few ways, not in a number."""
-        return self.decided[1].scale
-
-    @property
-    def vectors_dim(self) -> int:
-        """Always 0: no word has a pretrained vector."""
-        return 0
-
-    @property
-    def classes(self) -> list[str]:
+    def decided(self) -> Target:
         """How sentences end."""
-        return self.decided[1].classes
+        if self.fitted_target is None:
+            ends = [ENDS[cue] for cue in list(ENDS)[: self.num_cues]]
+            self.fitted_target = Target.fit(ends, "multiclass")
+        return self.fitted_target
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of every word that is ever written, so that the vocabulary is that of all distances and numbers of cues."""
+        if self.fitted_tokenizer is None:
+            texts = [" ".join(words) for words in (ENDS, TEACHERS, HEAD, END, ("who",), *CLAUSE)]
+            self.fitted_tokenizer = Tokenizer.fit("word", texts, 1000)
+        return self.fitted_tokenizer
 
     def state_dict(self) -> dict[str, Any]:
-        tokenizer, target = self.decided
-        return {"tokenizer": tokenizer.state(), "target": target.state()}
+        return {"tokenizer": self.tokenizer.state(), "target": self.decided.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict:
-            self.fitted = Tokenizer.restore(state_dict["tokenizer"]), Target.restore(state_dict["target"])
+            self.fitted_tokenizer = Tokenizer.restore(state_dict["tokenizer"])
+            self.fitted_target = Target.restore(state_dict["target"])
 
     def load(self, whole: bool = False) -> dict[str, Examples]:
-        _, target = self.decided
         cues = list(ENDS)[: self.num_cues]
         cue_N = np.arange(self.num_examples) % self.num_cues
-        target_N = target.encode(np.array([ENDS[cue] for cue in cues])[cue_N], lambda i: f"sentence {i + 1}")
+        target_N = self.decided.encode(np.array([ENDS[cue] for cue in cues])[cue_N], lambda i: f"sentence {i + 1}")
         token_NT = torch.from_numpy(self._write(cues, cue_N))
         sentences = Sequences.of(token_NT.flatten(), torch.full((len(token_NT),), token_NT.shape[1]))
         index = (
@@ -144,15 +123,14 @@ class LongDependency(DataModule):
         }
 
     def encode(self, inputs: Sequence[str]) -> Inputs:
-        tokenizer, target = self.decided
-        cues = [cue for cue, end in ENDS.items() if end in target.classes]
-        for i, text in enumerate(inputs):
-            if (text.split() or [""])[0] not in cues:
-                raise ValueError(f"input {i + 1}, {text[:40]!r}: a sentence begins with one of {listed(cues)}")
-        return Inputs(list(inputs), Ragged({"text": tokenizer.encode(list(inputs))}))
-
-    def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-        return self.decided[1].answers(outputs)
+        cues = [cue for cue, end in ENDS.items() if end in self.classes]
+        found = [text for given in inputs for text in texts_of(given, "text", named=len(inputs) > 1)]
+        names, self.asked = [name for name, _ in found], [text for _, text in found]
+        for name, text in found:
+            if text.split()[0] not in cues:
+                raise ValueError(f"{short(name)}: a sentence begins with one of {listed(cues)}")
+        sentences = self.tokenizer.encode(self.asked)
+        return Inputs(names, Ragged({"text": sentences}, {"number": torch.arange(len(names))}))
 
     def _write(self, cues: Sequence[str], cue_N: np.ndarray) -> np.ndarray:
         """The tokens of all sentences, shape (N, T): each says something else of a teacher.
@@ -160,10 +138,9 @@ class LongDependency(DataModule):
         Raises:
             ValueError: There is not so much to say at so short a distance.
         """
-        tokenizer, _ = self.decided
 
         def tokens(words: Sequence[str]) -> np.ndarray:
-            return tokenizer.encode([" ".join(words)]).flat.numpy()
+            return self.tokenizer.encode([" ".join(words)]).flat.numpy()
 
         num_words = self.distance - LEAST + 2
         kinds = [tokens(TEACHERS), *(tokens(CLAUSE[i % len(CLAUSE)]) for i in range(num_words))]

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
+from lightning_modules.text_classifier import TextClassifier
 from workloads._baselines_long_dependency import forgetful
 from workloads.data.long_dependency import ENDS, LEAST, LongDependency
 
@@ -21,7 +22,7 @@ def made(**options):
 def read(data, split):
     """The sentences of a split as text, and their ends."""
     batch = data.splits[split].gather(torch.arange(len(data.splits[split])))
-    tokenizer = data.decided[0]
+    tokenizer = data.tokenizer
     return [tokenizer.decode(row) for row in batch["text"].tolist()], [data.classes[i] for i in batch["target"]]
 
 
@@ -68,7 +69,7 @@ def test_a_restored_module_knows_the_words_and_the_ends():
     assert other.classes == data.classes == ["bold painter", "hard worker", "patient teacher"]
     text = "Jonas , student of Yong who reads books , is a"
     found = other.encode([text]).examples.gather(torch.tensor([0]))
-    assert other.decided[0].decode(found["text"][0].tolist()) == text
+    assert other.tokenizer.decode(found["text"][0].tolist()) == text
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,18 @@ def test_what_cannot_be_written_is_refused(options, line):
         made(**options)
 
 
-@pytest.mark.parametrize("text", ["", "Yong , student of Param , is a", "param , is a"])
+@pytest.mark.parametrize("text", ["Yong , student of Param , is a", "param , is a"])
 def test_a_sentence_of_nobody_that_is_known_is_refused(text):
-    with pytest.raises(ValueError, match=r"input 2.*begins with one of Param, Meera, Jonas, Aisha"):
+    with pytest.raises(ValueError, match=rf"{text}: a sentence begins with one of Param, Meera, Jonas, Aisha"):
         made(num_examples=200).encode(["Param , is a", text])
+
+
+def test_an_explanation_has_a_word_for_every_word():
+    data = made(num_examples=200)
+    torch.manual_seed(0)
+    model = TextClassifier(data.num_tokens, data.output, data.num_outputs, embedding_dim=4, hidden_dim=4).eval()
+    text = "Param , student of Yong who reads books , is a"
+    batch = data.encode([text]).examples.gather(torch.tensor([0]))
+    (answer,) = data.answers(model.predict_step(batch, 0, explain=True))
+    assert [word["word"] for word in answer["words"]] == text.split()
+    assert answer["label"] in data.classes
