@@ -98,6 +98,7 @@ def test_an_explanation_has_a_word_for_every_word():
     model = TextClassifier(data.num_tokens, data.output, data.num_outputs, embedding_dim=4, hidden_dim=4).eval()
     text = "Param , student of Yong who reads books , is a"
     batch = data.encode([text]).examples.gather(torch.tensor([0]))
-    (answer,) = data.answers(model.predict_step(batch, 0, explain=True))
+    with torch.inference_mode():
+        (answer,) = data.answers(model.predict_step(batch, 0, explain=True))
     assert [word["word"] for word in answer["words"]] == text.split()
     assert answer["label"] in data.classes
