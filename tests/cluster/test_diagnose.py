@@ -52,12 +52,14 @@ def test_every_cell_is_measured_before_and_after_training_and_trained_once(capsy
     scores = {(row["cell"], row["distance"]): row["accuracy"] for row in told["distances"]}
     assert len(scores) == 10 and all(0 <= value <= 1 for value in scores.values())
     folder = storage / NAME
-    rows = list(csv.DictReader((folder / "gradients.csv").open()))
+    rows, of_distances = (
+        list(csv.DictReader((folder / name).read_text().splitlines())) for name in ("gradients.csv", "distances.csv")
+    )
     assert len(rows) == 12 * 13
     for row in rows:
         curve = curves[row["cell"], row["weights"], row["state"]]
         assert float(row["norm"]) == curve["norms"][int(row["distance"])]
-    assert len(list(csv.DictReader((folder / "distances.csv").open()))) == 10
+    assert len(of_distances) == 10
     for name in ("gradients.png", "distances.png"):
         assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     runs = sorted(path.name for path in (folder / "runs").iterdir())
