@@ -85,7 +85,7 @@ class Diagnosis:
 
 def command(arguments: list[str]) -> int:
     """``diagnose NAME|RUN [flags]``."""
-    if arguments[0] not in workloads.names() and Folder(arguments[0]).exists():
+    if arguments[0] not in workloads.names() and ("/" in arguments[0] or Folder(arguments[0]).exists()):
         return of_run(arguments)
     diagnosis, as_json = parse(arguments)
     if diagnosis is None:
@@ -233,7 +233,7 @@ def of_run(arguments: Sequence[str]) -> int:
         initial = workload.build_model(config, workload.decided(data))
         curves: list[Curve] = []
         for weights, measured in (("initial", initial), ("trained", model)):
-            curves += _diagnose.curves(measured, data, machine, cell=cell, weights=weights, num_examples=flags.examples)
+            curves += _diagnose.curves(measured, data, cell=cell, weights=weights, num_examples=flags.examples)
     write(run.folder, workload, curves, [])
     present(run.folder, workload, curves, [], namespace["json"])
     return 0

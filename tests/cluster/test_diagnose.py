@@ -116,6 +116,7 @@ def test_what_is_compared_reads_in_one_direction_and_ends_with_the_last_word_unl
     [
         (["cnn"], "diagnose compares recurrent cells, and cnn has no model.cell to choose one"),
         (["nothing"], "no workload 'nothing'"),
+        (["runs/nothing"], "runs/nothing does not exist"),
         (["long_dependency", "--cells", "lstm,elman"], "--cells: no 'elman'; there are: rnn-sigmoid, rnn-relu"),
         (["long_dependency", "--distances", "10,far"], "--distances: expected whole numbers such as 10,25,50"),
         (["long_dependency", "--distances", "5"], "data.distance: expected at least 10, got 5"),
