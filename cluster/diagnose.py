@@ -199,7 +199,9 @@ def trained(diagnosis: Diagnosis, cell: str, distance: int | None = None) -> Run
     console.say(f"run {run.folder.short()}")
     try:
         train(job)
-    except FloatingPointError as error:
+    except (FloatingPointError, RuntimeError) as error:  # the latter from a worker of Ray
+        if "training loss" not in str(error):
+            raise
         console.warn(f"{run.folder.short()}: {error}")
     return run
 

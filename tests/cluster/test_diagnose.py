@@ -92,6 +92,16 @@ def test_nothing_is_trained_with_no_epochs(capsys, tmp_path):
     assert "epoch" not in err and not (tmp_path / NAME / "runs").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Encountered `nan` values")  # torchmetrics says what the test is about
+def test_a_cell_that_diverges_is_told_of_and_the_others_are_measured(capsys, tmp_path):
+    told, err = diagnosed(capsys, tmp_path, "--cells", "rnn-relu,gru", "--model.lr", "1e30", "--distances", "12",
+                          "--trainer.gradient_clip_val", "0")  # fmt: skip
+    assert "runs/rnn-relu: the training loss is nan in epoch 1" in err
+    assert [(c["cell"], c["weights"]) for c in told["gradients"]][:2] == [("rnn-relu", "initial"), ("gru", "initial")]
+    assert {row["cell"]: row["status"] for row in told["distances"]}["rnn-relu"] == "failed"
+    assert told["distances"][0]["accuracy"] is None
+
+
 def test_the_table_says_the_norms_at_round_distances(capsys, tmp_path):
     command = ["diagnose", "long_dependency", "--storage", str(tmp_path), *SMALL, "--max-epochs", "0"]
     assert main(command) == 0
