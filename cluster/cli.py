@@ -21,6 +21,7 @@ VERBS = {
     "tune": ("NAME [flags]", "one sweep over the workload's space"),
     "evaluate": ("RUN [--data.* ...]", "test metrics of a run's best checkpoint, on other data if asked"),
     "predict": ("RUN INPUT... [--output PATH]", "answers for your own inputs"),
+    "diagnose": ("NAME|RUN [flags]", "how far back gradients reach in a recurrent network, by cell"),
     "submit": ("VERB NAME [flags] [--no-wait]", "the same command, as a job on a Ray cluster"),
     "jobs": ("list|status|logs|stop ...", "the jobs of a Ray cluster: what runs, what it says, stopping it"),
     "cluster": ("render|check|up|down|status ...", "manifests for KubeRay, Slurm and `ray up`; a cluster to try"),
@@ -96,6 +97,7 @@ def dispatch(arguments: list[str]) -> int:
         "tune": tune,
         "evaluate": evaluate,
         "predict": predict,
+        "diagnose": diagnose,
         "submit": submit,
     }
     return handlers[verb](rest)
@@ -187,12 +189,10 @@ def train(arguments: list[str]) -> int:
 
     run = Run(Folder(job.directory))
     run.check(job.workload, job.config)
-    result = run.result()
-    epochs = job.config["trainer"]["max_epochs"]
-    if result.get("status") == "finished" and epochs <= run.stored()[1]["trainer"]["max_epochs"]:
+    if run.is_done(job.config):
         more = "more --trainer.max_epochs would go on with it"
         console.say(f"run {run.folder.short()} is finished; nothing to do ({more})")
-        present(run, result, as_json)
+        present(run, run.result(), as_json)
         return 0
     from cluster.train import train as launch
 
@@ -249,12 +249,13 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     console.table("on the test split", ("", metric), rows)
     place = run.folder.short()
     monitor, rate = result["monitor"], result["examples_per_second"]
+    elsewhere = ", or with --data.source on other data" if "source" in run.stored()[1]["data"] else ""
     print(
         f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "
         f"{console.duration(result['seconds'])}, {rate:,.0f} examples/s; best {monitor['name']} "
         f"{console.number(monitor['best'])}\n\nnext:\n"
         f"  raydeck predict {place} INPUT...      your own inputs\n"
-        f"  raydeck evaluate {place}              test metrics again, or with --data.source on other data\n"
+        f"  raydeck evaluate {place}              test metrics again{elsewhere}\n"
         f"  raydeck tune {result['workload']} --trials 16            search for better settings"
     )
 
@@ -275,6 +276,12 @@ def predict(arguments: list[str]) -> int:
     from cluster.using import predict as run_predict
 
     return run_predict(arguments)
+
+
+def diagnose(arguments: list[str]) -> int:
+    from cluster.diagnose import command
+
+    return command(arguments)
 
 
 def submit(arguments: list[str]) -> int:

@@ -112,19 +112,23 @@ class Flags:
                 add_flags(self.parser, cls, prefix)
         workload.add_arguments(self.parser)
 
-    def parse(self, arguments: Sequence[str]) -> tuple[Config, Namespace]:
+    def parse(self, arguments: Sequence[str], first: Overrides | None = None) -> tuple[Config, Namespace]:
         """The checked config, and all flags.
+
+        Args:
+            arguments: The command line.
+            first: A layer below all that the user says.
 
         Raises:
             ValueError: A flag is unknown, or a value wrong; one line.
         """
         refuse_unknown(self.parser, self.workload, arguments)
-        first, _ = _peek(arguments)
-        layers: list[Overrides] = []
-        if first.smoke:
+        peeked, _ = _peek(arguments)
+        layers: list[Overrides] = [first or {}]
+        if peeked.smoke:
             layers.append(self.workload.smoke)
-        if first.config:
-            layers.append(self.workload.read(first.config))
+        if peeked.config:
+            layers.append(self.workload.read(peeked.config))
         known = self.workload.keys()
         self.parser.set_defaults(flatten(self.workload.config(*layers), known))
         try:

@@ -129,6 +129,11 @@ class Run:
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 
+    def is_done(self, config: dict[str, Any]) -> bool:
+        """Whether it is finished, and a config asks for no more epochs."""
+        done = self.result().get("status") == "finished"
+        return done and config["trainer"]["max_epochs"] <= self.stored()[1]["trainer"]["max_epochs"]
+
     def write_result(self, **values: Any) -> dict[str, Any]:
         """Update ``result.json``."""
         result = self.result() | values

@@ -65,6 +65,10 @@ def check(command: Sequence[str]) -> str | None:
         from cluster.sweep import parse
 
         return parse(rest)[0].job.directory
+    if verb == "diagnose":
+        from cluster.diagnose import parse as parse_diagnosis
+
+        return parse_diagnosis(rest)[0].job.directory
     from cluster.using import check as check_run
 
     check_run(verb, rest)

@@ -25,6 +25,9 @@ from workloads._spec import Config, Workload, choices, flatten, to_config
 
 FLAGS: dict[str, dict[str, dict[str, Any]]] = {
     "evaluate": {},
+    "diagnose": {
+        "--examples": {"type": int, "default": 32, "help": "Validation examples over which gradients are averaged."},
+    },
     "predict": {
         "inputs": {"nargs": "*", "type": str, "help": "What to answer for: files, or the words themselves."},
         "--output": {
@@ -116,7 +119,7 @@ def evaluate(arguments: list[str]) -> int:
     if found is None:
         return 0
     run, workload, config, namespace, machine = found
-    other = config["data"]["source"] != run.stored()[1]["data"]["source"]
+    other = config["data"].get("source") != run.stored()[1]["data"].get("source")
     with opened(run, workload, config, machine) as (model, data):
         metrics = _evaluate.evaluate(model, data, machine, whole=other)
     examples = len(data.splits["test"])

@@ -40,6 +40,8 @@ class TextClassifier(L.LightningModule):
         hidden_dim: Width of each layer and direction.
         num_layers: Recurrent layers, each above the one before.
         bidirectional: Whether a second set of cells reads from the end.
+        memory_steps: Steps for which an lstm or gru remembers before training, from 3 ("chrono", Tallec and Ollivier
+            2018, arXiv:1804.11188); with 0 an lstm does for three or four.
         pooling: What is made of the outputs at all words: the last one of each direction, their mean, the largest of
             each feature, mean and largest, or an average weighted by learned attention (Yang et al. 2016).
         pool_words: Whether word vectors are pooled beside the outputs (S. Lai et al. 2015, "Recurrent Convolutional
@@ -73,6 +75,7 @@ class TextClassifier(L.LightningModule):
         hidden_dim: int = 64,
         num_layers: int = 1,
         bidirectional: bool = True,
+        memory_steps: int = 0,
         pooling: Pooling = "mean+max",
         pool_words: bool = False,
         word_dropout: float = 0.1,
@@ -104,8 +107,9 @@ class TextClassifier(L.LightningModule):
         with torch.no_grad():
             self.embedding.weight[0] = 0
         self.recurrent = Recurrent(
-            cell, width, hidden_dim, num_layers, bidirectional=bidirectional, dropout=dropout, activation=activation
-        )
+            cell, width, hidden_dim, num_layers, bidirectional=bidirectional, dropout=dropout, activation=activation,
+            memory_steps=memory_steps,
+        )  # fmt: skip
         self.pool_words = pool_words and pooling != "last"
         features = self.recurrent.output_dim + width * self.pool_words
         self.attention = Attention(features) if pooling == "attention" else None
@@ -152,11 +156,12 @@ class TextClassifier(L.LightningModule):
         if self.attention is not None:
             return self.attention(outputs_BTH, padding_BT1)
         pooled = []
+        dtype = self.embedding.weight.dtype  # not autocast's, which is too coarse for a sum
         if "mean" in self.pooling:
-            total_BH = outputs_BTH.masked_fill(padding_BT1, 0).sum(dim=1, dtype=torch.float32)
+            total_BH = outputs_BTH.masked_fill(padding_BT1, 0).sum(dim=1, dtype=dtype)
             pooled.append(total_BH / length_B[:, None])
         if "max" in self.pooling:
-            pooled.append(outputs_BTH.masked_fill(padding_BT1, -torch.inf).amax(dim=1).float())
+            pooled.append(outputs_BTH.masked_fill(padding_BT1, -torch.inf).amax(dim=1).to(dtype))
         return torch.cat(pooled, dim=1)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

@@ -83,6 +83,8 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
             for name in ("JULIET", "HAMLET"):
                 (folder / f"{name}.txt").write_text(f"{name}\nO ")
             return [str(folder / "JULIET.txt"), str(folder / "HAMLET.txt")]
+        if kind == "LongDependency":
+            return ["Param , student of Yong who reads books , is a", "Meera , student of Wei who sorts keys , is a"]
         assert kind == "Tables", f"no sample inputs of {kind}: add them here"
         from sklearn.datasets import load_iris
 

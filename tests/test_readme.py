@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import workloads
-from cluster import cluster_verbs, jobs, spaces, submit, sweep
+from cluster import cluster_verbs, diagnose, jobs, spaces, submit, sweep
 from cluster.cli import VERBS
 from cluster.doctor import DoctorFlags
 from cluster.flags import Flags, parse_plain
@@ -53,6 +53,9 @@ def test_a_command_of_the_readme_is_taken(command, tmp_path, monkeypatch):
         return
     if verb == "tune":
         assert sweep.parse(arguments)[0]
+        return
+    if verb == "diagnose":
+        assert diagnose.parse(arguments)[0]
         return
     saving = {"checkpoint.": [Saving]} if verb != "show" else {}
     parser = Flags(verb, workloads.load(name), {"": OPTIONS[verb], **saving}).parser

@@ -3,18 +3,34 @@
 Shapes: B batch, T steps, D input, H hidden, L layers times directions.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from lightning_modules.shared.lstm import LSTMCell
 
 Cell = Literal["rnn", "gru", "lstm"]
 CellActivation = Literal["tanh", "relu", "sigmoid"]
 State = tuple[Tensor, ...]
 """The hidden state (L, B, H); of an LSTM the hidden state and the memory."""
 
-FORGET_BIAS = 1.0
-"""An LSTM begins by remembering (Jozefowicz, Zaremba and Sutskever 2015)."""
+
+@dataclass
+class Trace:
+    """What :meth:`Recurrent.traced` writes down of a forward pass.
+
+    Attributes:
+        states: Of each layer and direction, in order, the state after each step in the order of reading; tensors of
+            shape (B, H).
+        length_B: Length of each sequence; None where all are of full length.
+    """
+
+    states: list[list[State]] = field(default_factory=list)
+    length_B: Tensor | None = None
 
 
 class Recurrent(nn.Module):
@@ -31,6 +47,11 @@ class Recurrent(nn.Module):
         bidirectional: Whether a second set of cells reads from the end; outputs then have 2 H features.
         dropout: Probability that a feature is left out of a training step between two layers.
         activation: Of rnn: tanh, relu or sigmoid.
+        memory_steps: Steps for which gates remember before training, from 3: a gate that keeps what is remembered (of
+            lstm the forget gate, of gru the update gate) begins with the bias log(u), u drawn between 1 and one less
+            than this, and an lstm's input gate with the opposite ("chrono", Tallec and Ollivier 2018,
+            arXiv:1804.11188). With 0 the bias is 1 of lstm's forget gate (Jozefowicz, Zaremba and Sutskever 2015),
+            which remembers for three or four steps, and else 0.
 
     Raises:
         ValueError: A value is out of range; one line that names its key.
@@ -46,14 +67,19 @@ class Recurrent(nn.Module):
         bidirectional: bool = False,
         dropout: float = 0.0,
         activation: CellActivation = "tanh",
+        memory_steps: int = 0,
     ) -> None:
         super().__init__()
         for name, value in (("hidden_dim", hidden_dim), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"model.{name}: expected at least 1, got {value}")
+        if memory_steps and memory_steps < 3:
+            raise ValueError(f"model.memory_steps: expected 0, or at least 3, got {memory_steps}")
         if not 0 <= dropout < 1:
             raise ValueError(f"model.dropout: expected a fraction from 0 to below 1, got {dropout}")
         self.cell, self.activation, self.hidden_dim = cell, activation, hidden_dim
+        self.memory_steps = memory_steps
+        self.trace: Trace | None = None
         self.num_directions = 2 if bidirectional else 1
         self.output_dim = hidden_dim * self.num_directions
         self.dropout = nn.Dropout(dropout)
@@ -76,10 +102,20 @@ class Recurrent(nn.Module):
                 nn.init.orthogonal_(parameter)  # Saxe et al. 2014: neither shrinks nor grows what it carries
             else:
                 nn.init.zeros_(parameter)
-        if self.cell == "lstm":
-            with torch.no_grad():
-                layer.bias_ih_l0[self.hidden_dim : 2 * self.hidden_dim] = FORGET_BIAS
+        if self.cell != "rnn":
+            self._remember(layer)
         return layer
+
+    @torch.no_grad()
+    def _remember(self, layer: nn.RNNBase) -> None:
+        """Set the biases of the gates; in PyTorch's order the one that keeps is the second, of lstm and gru."""
+        first_H, keeps_H, *_ = layer.bias_ih_l0.split(self.hidden_dim)
+        if self.memory_steps:
+            keeps_H.uniform_(1, self.memory_steps - 1).log_()
+            if self.cell == "lstm":
+                first_H.copy_(-keeps_H)
+        elif self.cell == "lstm":
+            keeps_H.fill_(1.0)
 
     def forward(
         self, inputs_BTD: Tensor, length_B: Tensor | None = None, state: State | None = None
@@ -96,6 +132,8 @@ class Recurrent(nn.Module):
             is of no use: see :func:`last`.
         """
         reverse_BT1 = _reversal(length_B, inputs_BTD) if self.num_directions == 2 else None
+        if self.trace is not None:
+            self.trace.length_B = length_B
         outputs_BTH, states = inputs_BTD, []
         for number, directions in enumerate(self.layers):
             layer_input = self.dropout(outputs_BTH) if number else outputs_BTH
@@ -104,11 +142,42 @@ class Recurrent(nn.Module):
                 place = number * self.num_directions + way
                 before = None if state is None else tuple(part[place : place + 1].contiguous() for part in state)
                 read = layer_input if way == 0 else _reordered(layer_input, reverse_BT1)
-                part, after = self._run(layer, read, before)
+                run = self._run if self.trace is None else self._run_traced
+                part, after = run(layer, read, before)
                 parts.append(part if way == 0 else _reordered(part, reverse_BT1))
                 states.append(after)
             outputs_BTH = torch.cat(parts, dim=2) if len(parts) == 2 else parts[0]
         return outputs_BTH, tuple(torch.cat(part) for part in zip(*states, strict=True))
+
+    @contextmanager
+    def traced(self) -> Iterator[Trace]:
+        """Run step by step while inside, and write each state down.
+
+        The results are the same. Every path through time leads through the tensors of the trace, an LSTM's memory among
+        them, so that the loss can be differentiated by each.
+        """
+        self.trace = Trace()
+        try:
+            yield self.trace
+        finally:
+            self.trace = None
+
+    def _run_traced(self, layer: nn.RNNBase, inputs_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
+        assert self.trace is not None
+        # Within a fused step the hidden state would not be seen to depend on the memory.
+        cell = LSTMCell.of(layer) if isinstance(layer, nn.LSTM) else None
+        now = None if state is None else tuple(part[0] for part in state)
+        states: list[State] = []
+        for step_B1D in inputs_BTD.split(1, dim=1):
+            if cell is None:
+                _, after = self._run(layer, step_B1D, None if now is None else (now[0][None],))
+                now = (after[0][0],)
+            else:
+                gates = cell(step_B1D[:, 0], *(now or 2 * (step_B1D.new_zeros(len(step_B1D), self.hidden_dim),)))
+                now = gates.hidden, gates.memory
+            states.append(now)
+        self.trace.states.append(states)
+        return torch.stack([hidden for hidden, *_ in states], dim=1), tuple(part[None] for part in states[-1])
 
     def _run(self, layer: nn.RNNBase, inputs_BTD: Tensor, state: State | None) -> tuple[Tensor, State]:
         if self.cell == "lstm":

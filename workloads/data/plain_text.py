@@ -17,7 +17,7 @@ from workloads.data._ragged import PAD, Ragged, Sequences
 from workloads.data._rows import read_hub
 from workloads.data._sources import MOST_REJECTED, OnError, Rejects, default_cache, resolve
 from workloads.data._splits import SPLITS
-from workloads.data._texts import Texts, cut_texts, digest, joined, plays, read_path, read_text
+from workloads.data._text_files import Texts, cut_texts, digest, joined, plays, read_path, read_text
 from workloads.data._tokens import END, UNKNOWN, Tokenizer, encoded
 
 EMBEDDED = ("shakespeare",)

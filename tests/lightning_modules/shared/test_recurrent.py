@@ -95,10 +95,27 @@ def test_an_lstm_begins_by_remembering():
     assert (layer.bias_ih_l0 + layer.bias_hh_l0).tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_gates_that_remember_for_many_steps_keep_between_half_and_all(cell):
+    """Keeping k = 1 - 1 / (u + 1), u from 1 to 99, is remembering for u + 1 steps, 2 to 100."""
+    torch.manual_seed(0)
+    biases = Recurrent(cell, 3, 500, memory_steps=100).layers[0][0].bias_ih_l0.split(500)
+    steps = 1 / (1 - biases[1].sigmoid())
+    assert 2 <= steps.min() < 4 and 98 < steps.max() <= 100 + 1e-3
+    assert steps.mean().item() == pytest.approx(51, abs=3)
+    others = [-biases[1]] if cell == "lstm" else [torch.zeros(500)]
+    assert torch.equal(biases[0], others[0]) and all(not part.any() for part in biases[2:])
+
+
 @pytest.mark.parametrize(("key", "options"), [("hidden_dim", (0, 1)), ("num_layers", (4, 0))])
 def test_a_value_out_of_range_is_named(key, options):
     with pytest.raises(ValueError, match=f"model.{key}: expected at least 1, got 0"):
         Recurrent("lstm", 3, *options)
+
+
+def test_no_memory_is_shorter_than_three_steps():
+    with pytest.raises(ValueError, match=r"model.memory_steps: expected 0, or at least 3, got 2"):
+        Recurrent("lstm", 3, 4, memory_steps=2)
 
 
 def test_the_readable_lstm_is_pytorch_s_to_a_millionth():

@@ -7,7 +7,7 @@ import torch
 
 from workloads.data._batches import Batches
 from workloads.data._ragged import PAD
-from workloads.data._texts import cut_texts, plain, plays
+from workloads.data._text_files import cut_texts, plain, plays
 from workloads.data._tokens import END
 from workloads.data.plain_text import PlainText
 
