@@ -34,8 +34,8 @@ def train(job: Job) -> dict[str, Any]:
     """
     run = Run(Folder(job.directory))
     with run.lock():
-        Account(run.folder).open()
         run.wait_for_orphans()
+        Account(run.folder).open()
         try:
             return _train_by_ray(job, run) if uses_ray(job.placement) else _train_here(job, run)
         except Stopped:

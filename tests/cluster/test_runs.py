@@ -72,17 +72,25 @@ HOLD = """
 import sys, time
 from cluster.folder import Folder
 from cluster.runs import Run
-with Run(Folder(sys.argv[1])).lock():
+with getattr(Run(Folder(sys.argv[1])), sys.argv[2])():
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(float(sys.argv[3]))
 """
+
+
+def holding(folder, lock, seconds):
+    """A process that holds one of a run's locks."""
+    command = [sys.executable, "-c", HOLD, str(folder), lock, str(seconds)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    return holder
 
 
 def test_a_running_name_is_refused_and_a_killed_one_is_free_again(tmp_path):
     run = Run(Folder(str(tmp_path / "r")))
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "r")], stdout=subprocess.PIPE, text=True)
+    (tmp_path / "r").mkdir()
+    holder = holding(tmp_path / "r", "lock", 60)
     try:
-        assert holder.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=f"running already .process {holder.pid} "), run.lock():
             pass
         os.kill(holder.pid, signal.SIGKILL)
@@ -93,6 +101,23 @@ def test_a_running_name_is_refused_and_a_killed_one_is_free_again(tmp_path):
         holder.kill()
         holder.stdout.close()
         holder.wait()
+
+
+def test_a_worker_that_a_killed_driver_left_is_waited_for(tmp_path, capsys):
+    run = Run(Folder(str(tmp_path)))
+    run.wait_for_orphans()
+    holder = holding(tmp_path, "writing", 2)
+    try:
+        with pytest.raises(ValueError, match=f"running already .process {holder.pid} "), run.writing(patience=0.1):
+            pass
+        with run.lock():  # which the driver gave back when it died
+            run.wait_for_orphans()
+        assert holder.wait(1) == 0
+    finally:
+        holder.kill()
+        holder.stdout.close()
+        holder.wait()
+    assert capsys.readouterr().err == "waiting for a worker of an earlier start to end\n"
 
 
 def test_a_remote_lock_expires_without_signs_of_life(tmp_path):
