@@ -19,6 +19,8 @@ MOVE = int(signal.SIGUSR1)
 """In place of a signal's number: the workers save and end, and the run goes on with others."""
 SETTLE_SECONDS = 20
 """Seconds from the start of workers until more are looked for. Each change costs a start."""
+SURE_SECONDS = 5
+"""How long there has to be room for all before it counts: workers that are ending leave theirs a little earlier."""
 ELASTIC_START_MINUTES = 0.5
 """How long an elastic run waits for workers that there was room for, before it looks again for how many there is."""
 
@@ -91,7 +93,7 @@ def watching_for_room(placement: Placement, workers: int, tell: Callable[[], Non
             while not done.wait(1.0):
                 met = claims.met()
                 since = since or (time.monotonic() if any(met) else None)
-                if all(met) or (since and time.monotonic() - since > MORE_SECONDS):
+                if since and time.monotonic() - since > (SURE_SECONDS if all(met) else MORE_SECONDS):
                     break
             else:
                 return

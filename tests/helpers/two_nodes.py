@@ -71,7 +71,7 @@ def sweep():
     """Remove what a test that was killed has left: a namespace is named for the process that made it."""
     for line in ip("netns", "list").splitlines():
         made = re.fullmatch(r"rd-(\d+)-[0-9a-f]{4}-[01]", line.split()[0])
-        if made and not Path(f"/proc/{made[1]}").exists():
+        if made and not command_of(made[1]):
             end_all(made[0])
             ip("netns", "del", made[0], check=False)
 
