@@ -116,7 +116,7 @@ def test_a_node_is_killed_and_the_run_goes_on_when_it_is_back(nodes, whole, tmp_
     saved = training.saved()
     killed = nodes.kill(1)
     last = max(saved)
-    training.until(lambda: training.said("workers were lost"))
+    training.until(lambda: training.said("was lost"))
     nodes.start(1)
     back = time.time()
     _, resumed = training.checkpoint_after(max(training.saved()))
