@@ -84,6 +84,7 @@ def _train_here(job: Job, run: Run) -> dict[str, Any]:
 
     def attempt() -> None:
         try:
+            Account(run.folder).start()
             fit(job, session)
         except Exception as error:
             raise RunFailed(classify(error)) from error
@@ -218,6 +219,8 @@ def _worker(given: dict[str, Any]) -> None:
     session: TrainSession = given["make_session"](run, watchdog)
     try:
         with run.writing() if rank == 0 else nullcontext(), session.watching(rank), watchdog.watching():
+            if rank == 0:
+                Account(run.folder).start()
             fit(job, session)
     except Stopped:
         return  # saved; an exception would be taken for a failure

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import workloads
+from cluster.attempts import Account
 from cluster.failures import Failure, RunFailed, classify
 from cluster.folder import Folder
 from cluster.placement import Search
@@ -275,6 +276,7 @@ def _span(sweep: Sweep) -> int:
 
 
 def _here(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
+    Account(Folder(job.directory)).start()
     fit(job, TrialSession(report, _span(sweep)))
 
 
