@@ -22,7 +22,7 @@ class Account:
     """What the interruptions of a run have cost, since its first start and over all commands that went on with it.
 
     ==============  ================================================================================================
-    attempts        Times that training was started.
+    attempts        Times that the run was started, by a command or again after a failure.
     steps_redone    Optimizer steps that an attempt took and that were lost with it, because they came after the
                     checkpoint from which the next one went on. Known to the second (elsewhere than on a local disk: to
                     20 seconds).
@@ -63,6 +63,12 @@ class Account:
             self.values["trained"] += away
         self._write()
 
+    def start(self) -> None:
+        """One more attempt starts."""
+        self.values["attempts"] = self.attempts + 1
+        self.folder.create()
+        self._write()
+
     def begin(self, step: int, seconds: float) -> None:
         """Training goes on from a checkpoint.
 
@@ -73,7 +79,6 @@ class Account:
         if "trained" not in self.values:
             self.values["trained"] = time.time() - seconds  # of a run from before there were accounts
             self.values["started"] -= seconds
-        self.values["attempts"] = self.attempts + 1
         self.values["redone"] = self.values.get("redone", 0) + max(0, self.values.get("step", 0) - step)
         self.save(step, seconds)
 

@@ -121,6 +121,8 @@ def _worker(given: dict[str, Any]) -> None:
             session.watching(rank, context.get_local_rank()),
             watchdog.watching(),
         ):
+            if rank == 0:
+                Account(run.folder).start()
             fit(job, session)
     except Stopped:
         return  # saved; an exception would be taken for a failure

@@ -76,6 +76,7 @@ def _train_here(job: Job, run: Run) -> dict[str, Any]:
 
     def attempt() -> None:
         try:
+            Account(run.folder).start()
             fit(job, session)
         except Exception as error:
             raise RunFailed(classify(error)) from error

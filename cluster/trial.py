@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import workloads
+from cluster.attempts import Account
 from cluster.elastic import STOP
 from cluster.failures import Failure, RunFailed, classify
 from cluster.folder import Folder
@@ -277,6 +278,7 @@ def _span(sweep: Sweep) -> int:
 
 
 def _here(job: Job, sweep: Sweep, report: Callable[..., None]) -> None:
+    Account(Folder(job.directory)).start()
     fit(job, TrialSession(report, _span(sweep)))
 
 

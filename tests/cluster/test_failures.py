@@ -139,7 +139,8 @@ def test_more_memory_than_there_is(train, tmp_path, capsys):
         "raydeck: failed: out of memory (tried to allocate 36000000000000 bytes); lower data.batch_size or the size of "
         "the model"
     )
-    assert result(tmp_path)["failure"]["kind"] == "out_of_memory"
+    failed = result(tmp_path)
+    assert (failed["failure"]["kind"], failed["attempts"], failed["goodput"]) == ("out_of_memory", 1, 0)
 
 
 @pytest.fixture

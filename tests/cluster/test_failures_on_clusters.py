@@ -272,5 +272,5 @@ def test_what_ray_ends_for_want_of_memory_is_told_and_not_tried_again(raydeck, t
     line = err.splitlines()[-1]
     assert line.startswith("raydeck: failed: out of memory: Ray ended a worker because its node ran low")
     failed = result(tmp_path / "r")
-    assert (failed["status"], failed["failure"]["kind"]) == ("failed", "out_of_memory")
+    assert (failed["status"], failed["failure"]["kind"], failed["attempts"]) == ("failed", "out_of_memory", 1)
     show(capsys, "out of memory (Ray)", line, failed)
