@@ -275,7 +275,7 @@ def test_predict_prints_verse_and_what_it_copied(uninterrupted, capsys):
         )
         said.append(capsys.readouterr())
     assert said[0] == said[1] and said[0].out != said[2].out
-    assert said[0].out.startswith("JULIET\nO") and len(said[0].out) > 40
+    assert said[0].out.startswith("JULIET\nO") and len(said[0].out) == len("JULIET\nO") + 30 + 1
     assert re.search(r"^num copied characters: \d+\nlongest copy: .+$", said[0].err, re.MULTILINE)
     assert using.predict([run, "ROMEO", "--length", "30", "--json"]) == 0
     (answer,) = json.loads(capsys.readouterr().out)
