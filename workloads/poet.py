@@ -16,11 +16,11 @@ WORKLOAD = Workload(
     monitor="val/nats_per_character",
     links={"vocabulary": "vocabulary"},
     defaults={
-        "model.dropout": 0.15, "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0,
-        "trainer.max_epochs": 4,
+        "data.batch_size": 64, "model.embedding_dim": 128, "model.lr": 4e-3,
+        "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 5,
     },
     smoke={
-        "data.num_characters": 40_000, "data.batch_size": 8, "data.vocabulary_size": 300,
+        "data.num_characters": 40_000, "data.batch_size": 8,
         "model.hidden_dim": 32, "model.embedding_dim": 32, "trainer.max_epochs": 2,
     },
     baselines=_baselines_verse.verse,

@@ -112,7 +112,7 @@ class PlainText(DataModule):
     def __init__(
         self,
         source: str = "shakespeare",
-        tokenizer: Literal["character", "bpe"] = "bpe",
+        tokenizer: Literal["character", "bpe"] = "character",
         vocabulary_size: int = 1024,
         batch_size: int = 32,
         chunk_tokens: int = 64,

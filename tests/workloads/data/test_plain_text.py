@@ -16,7 +16,9 @@ LENGTH = len("".join(LINES))
 
 
 def data_of(path, **options):
-    return PlainText(str(path), cache_dir=str(path.parent / "cache"), **{"vocabulary_size": 300, **options})
+    return PlainText(
+        str(path), cache_dir=str(path.parent / "cache"), **{"tokenizer": "bpe", "vocabulary_size": 300, **options}
+    )
 
 
 def ready(path, **options):
