@@ -21,7 +21,7 @@ JOBS = {
 }
 """The verbs that run something, and whether each takes the NAME of a workload or a RUN."""
 
-PLACES = ("--storage", "--output", "--data.source")
+PLACES = ("--storage", "--output", "--data.source", "--data.vectors")
 FLAGS = ("--config", *PLACES)
 
 PACKAGES = ("cluster", "lightning_modules", "tune_spaces", "workloads")

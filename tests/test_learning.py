@@ -14,9 +14,15 @@ def test_the_convolutional_network_learns_small_digits(raydeck):
     assert result["test"]["accuracy"] >= 0.9 > result["baselines"]["majority class"] + 0.7
 
 
+def test_the_lstm_learns_short_reviews(raydeck):
+    result = raydeck.json("train", "text_classifier", "--data.source", "short", "--model.embedding_dim", "32",
+                          "--model.hidden_dim", "32", "--trainer.max_epochs", "3")  # fmt: skip
+    assert result["test"]["accuracy"] >= 0.7 > result["baselines"]["majority class"] + 0.15
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "least"), [("cnn", 0.985), ("mlp_images", 0.955)])
+@pytest.mark.parametrize(("name", "least"), [("cnn", 0.985), ("mlp_images", 0.955), ("text_classifier", 0.895)])
 def test_the_shipped_settings_reach_what_the_readme_says(raydeck, name, least):
     """A seed and a processor move the figure by a few digits in a thousand; the README's are those of one machine."""
     result = raydeck.json("train", name, timeout=800)

@@ -209,6 +209,7 @@ def test_config_travels(tmp_path, project):
         ([*TRAIN, "--config", "/"], "--config /: not a file"),
         ([*TRAIN, "--data.source", "photos/"], "--data.source photos/: a job does not see this machine's files"),
         ([*TRAIN, "--data.source=./a.csv"], "--data.source ./a.csv: a job does not see"),
+        ([*TRAIN, "--data.vectors", "glove.txt"], "--data.vectors glove.txt: a job runs in a folder of its own"),
         (["evaluate", "runs/mlp-1"], "RUN runs/mlp-1: .* absolute path"),
         (["predict", "/shared/runs/mlp-1", "a.png"], r"INPUT a\.png: .* absolute path"),
         (["predict", "/shared/runs/mlp-1", "/d/a.png", "--output", "a.csv"], r"--output a\.csv: .* absolute path"),
