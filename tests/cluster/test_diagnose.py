@@ -163,9 +163,19 @@ def test_the_lstm_learns_a_distance_at_which_the_rnn_is_at_chance(capsys, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_lstm_and_gru_bridge_400_steps_and_no_rnn_does(raydeck):
-    told = raydeck.json("diagnose", "long_dependency", "--distances", "10,100,400", timeout=1700)
+    """The README's command."""
+    distances = (10, 25, 50, 100, 200, 400)
+    told = raydeck.json(
+        "diagnose", "long_dependency", "--distances", ",".join(map(str, distances)), "--cpus-per-worker", "1",
+        timeout=2900,
+    )  # fmt: skip
     scores = {(row["cell"], row["distance"]): row["accuracy"] for row in told["distances"]}
-    assert min(scores["lstm", d] for d in (10, 100, 400)) > 0.95
-    assert max(scores[cell, d] for cell in ("rnn-sigmoid", "rnn-relu", "rnn-tanh") for d in (400,)) < 0.35
+    assert min(scores[cell, distance] for cell in ("lstm", "gru") for distance in distances) > 0.95
+    assert max(scores[cell, 400] for cell in ("rnn-sigmoid", "rnn-relu", "rnn-tanh")) < 0.35  # of four classes
+    assert max(scores["rnn-sigmoid", distance] for distance in distances[1:]) < 0.35
+    norms = {(c["cell"], c["weights"], c["state"]): c["norms"] for c in told["gradients"]}
+    for weights in ("initial", "trained"):
+        sigmoid, memory = norms["rnn-sigmoid", weights, "hidden"], norms["lstm", weights, "memory"]
+        assert sigmoid[100] < 1e-20 * sigmoid[0] and memory[100] > 1e-3 * memory[0]
