@@ -12,6 +12,7 @@ SPACE = {
     "model.num_layers": tune.choice([1, 2]),
     "model.bidirectional": tune.choice([True, False]),
     "model.pooling": tune.choice(["last", "mean", "max", "mean+max", "attention"]),
+    "model.pool_words": tune.choice([True, False]),
     "model.word_dropout": tune.uniform(0.0, 0.5),
     "model.embedding_dropout": tune.uniform(0.0, 0.6),
     "model.dropout": tune.uniform(0.0, 0.6),

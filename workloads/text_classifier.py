@@ -1,6 +1,7 @@
 """The deck's recurrent network on reviews: what their writers thought.
 
-Accuracy 0.000 on the 2,500 test reviews of IMDB in 0 min on 2 cores, 2026-11-27: raydeck train text_classifier
+Accuracy 0.909 on the 2,500 test reviews of IMDB in 12 min 34 s on one core of 2, the other one in use, 2026-11-27:
+raydeck train text_classifier --cpus-per-worker 1
 """
 
 from lightning_modules.text_classifier import TextClassifier
