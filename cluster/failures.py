@@ -146,7 +146,8 @@ def _of_machine(error: BaseException) -> Failure | None:
         what = f" ({asked[0].lower() if asked else line})" if line != name else ""
         return Failure("out_of_memory", f"out of memory{what}; lower data.batch_size or the size of the model")
     if is_disk_full(error):
-        place = f" at {error.filename}" if getattr(error, "filename", None) else ""
+        named = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy, where it should go
+        place = f" at {named}" if named else ""
         mend = "free some space or name another --storage; the same command goes on from the last checkpoint"
         return Failure("disk_full", f"disk full{place}: {mend}")
     if not isinstance(error, RuntimeError):

@@ -168,7 +168,7 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_go_on(train, small_disk, caps
              "--model.schedule", "constant", "--model.lr", "1e-5")  # fmt: skip
     assert train(*flags, storage=small_disk) == 1
     line = last_line(capsys)
-    assert line.startswith("raydeck: failed: disk full")
+    assert line.startswith(f"raydeck: failed: disk full at {small_disk / 'r' / 'checkpoints'}")
     assert line.endswith("free some space or name another --storage; the same command goes on from the last checkpoint")
     failed = result(small_disk)
     assert (failed["status"], failed["attempts"]) == ("failed", 1)

@@ -240,7 +240,7 @@ def test_a_full_disk_and_nan_are_told_by_the_workers_and_not_tried_again(
     large = ("--data.source", "wine", "--model.hidden_dims", "[300,300]", "--model.lr", "1e-5")
     _, err = raydeck(*one, *large, "--storage", str(small_disk), code=1, **local_cluster["environment"])
     line = err.splitlines()[-1]
-    assert line.startswith("raydeck: failed: disk full") and not warnings_of(err)
+    assert line.startswith(f"raydeck: failed: disk full at {small_disk / 'r'}") and not warnings_of(err)
     failed = result(small_disk / "r")
     assert (failed["status"], failed["failure"]["kind"], failed["attempts"]) == ("failed", "disk_full", 1)
     show(capsys, "disk full", line, failed)
