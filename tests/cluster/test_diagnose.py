@@ -96,7 +96,7 @@ def test_nothing_is_trained_with_no_epochs(capsys, tmp_path):
 def test_a_cell_that_diverges_is_told_of_and_the_others_are_measured(capsys, tmp_path):
     told, err = diagnosed(capsys, tmp_path, "--cells", "rnn-relu,gru", "--model.lr", "1e30", "--distances", "12",
                           "--trainer.gradient_clip_val", "0")  # fmt: skip
-    assert "runs/rnn-relu: the training loss is nan in epoch 1" in err
+    assert "runs/rnn-relu: the training loss is not finite (NaN or infinite) in epoch 1" in err
     assert [(c["cell"], c["weights"]) for c in told["gradients"]][:2] == [("rnn-relu", "initial"), ("gru", "initial")]
     assert {row["cell"]: row["status"] for row in told["distances"]}["rnn-relu"] == "failed"
     assert told["distances"][0]["accuracy"] is None
