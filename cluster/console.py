@@ -62,7 +62,10 @@ def marked(title: str, pieces: Sequence[tuple[str, float]]) -> None:
         pieces: Parts of the text, each with its mark, from -1 (red, ``[---bad]``) to 1 (green, ``[+++good]``).
     """
     # What a text holds must not steer the terminal.
-    shown = [("".join(c if c.isprintable() or c == "\n" else " " for c in piece), mark) for piece, mark in pieces]
+    title, *parts = (
+        "".join(c if c.isprintable() or c == "\n" else " " for c in part) for part in (title, *(p for p, _ in pieces))
+    )
+    shown = [(part, mark) for part, (_, mark) in zip(parts, pieces, strict=True)]
     if not sys.stdout.isatty():
         signs = [("+" if mark > 0 else "-") * min(3, int(4 * abs(mark))) for _, mark in shown]
         print(f"\n{title}")

@@ -22,7 +22,7 @@ def test_the_lstm_learns_short_reviews(raydeck):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "least"), [("cnn", 0.985), ("mlp_images", 0.955), ("text_classifier", 0.895)])
+@pytest.mark.parametrize(("name", "least"), [("cnn", 0.985), ("mlp_images", 0.955)])
 def test_the_shipped_settings_reach_what_the_readme_says(raydeck, name, least):
     """A seed and a processor move the figure by a few digits in a thousand; the README's are those of one machine."""
     result = raydeck.json("train", name, timeout=800)
@@ -36,3 +36,12 @@ def test_a_poet_that_has_read_the_plays_once_knows_them_better_than_5_grams(rayd
     result = raydeck.json("train", "poet", "--trainer.max_epochs", "1", timeout=1400)
     assert result["test"]["nats_per_character"] < result["baselines"]["5-gram, Kneser-Ney"] - 0.05
     assert result["baselines"]["5-gram, Kneser-Ney"] < result["baselines"]["unigram"] - 1.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_lstm_reads_long_reviews_as_the_readme_says(raydeck):
+    """TF-IDF and it are a few reviews in a thousand apart, which another processor may turn round."""
+    result = raydeck.json("train", "text_classifier", timeout=2300)
+    assert result["test"]["accuracy"] >= 0.9
+    assert result["test"]["accuracy"] > max(result["baselines"].values()) - 0.01

@@ -92,7 +92,7 @@ def test_answers_come_in_the_order_of_the_inputs_whatever_their_lengths(planted,
 def test_marks_are_colours_in_a_terminal_and_a_text_does_not_steer_it():
     pieces = [("fine", 1.0), (" \x1b[2J", 0.0), ("dull", -0.9), ("so", 0.05)]
     ours, theirs = pty.openpty()
-    code = f"from cluster.console import marked; marked('good 0.9', {pieces!r})"
+    code = f"from cluster.console import marked; marked('good 0.9 \\x1b[H', {pieces!r})"
     environ = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
     environ |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], stdout=theirs, env=environ, check=True)
@@ -101,7 +101,7 @@ def test_marks_are_colours_in_a_terminal_and_a_text_does_not_steer_it():
     os.close(ours)
     text = shown.decode()
     assert "48;2;100;230;100mfine" in text and "48;2;240;115;115mdull" in text and "[2J" in text
-    assert "\x1b[2J" not in text and "[+" not in text
+    assert "\x1b[2J" not in text and "\x1b[H" not in text and "good 0.9" in text and "[+" not in text
 
 
 def test_evaluate_on_other_data(planted, capsys, tmp_path):
