@@ -19,7 +19,7 @@ WORKLOAD = Workload(
         "model.cell": "lstm", "model.pooling": "last", "model.bidirectional": False, "model.memory_steps": 400,
         "model.embedding_dim": 32, "model.hidden_dim": 64, "model.lr": 1e-2,
         "model.word_dropout": 0.0, "model.embedding_dropout": 0.0, "model.dropout": 0.0,
-        "trainer.max_epochs": 8, "trainer.gradient_clip_val": 1.0,
+        "trainer.max_epochs": 6, "trainer.gradient_clip_val": 1.0,
     },
     smoke={"data.distance": 12, "data.num_examples": 300, "model.hidden_dim": 8, "trainer.max_epochs": 2},
     baselines=_baselines_long_dependency.forgetful,
