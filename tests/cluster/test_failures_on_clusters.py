@@ -16,7 +16,7 @@ from cluster.checkpoints import WEIGHTS
 from cluster.folder import Folder
 from cluster.runs import Run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # 50 steps an epoch with dropout, so that an order of examples or a random state that differs shows in the weights.
 LONG = ("train", "mlp", "--data.source", "breast_cancer", "--data.batch_size", "8", "--model.dropout", "0.2",
@@ -120,7 +120,7 @@ def test_a_killed_worker_is_replaced(raydeck, local_cluster, tmp_path, command, 
     process = raydeck.start(*command, **local_cluster["environment"])
     wait_until(lambda: is_training(run), process)
     os.kill(workers_of(run)[rank], signum)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     (line,) = warnings_of(err)
     told = "was lost: its process was killed or crashed; going on from the last checkpoint, with room for 2 more"
@@ -142,7 +142,7 @@ def test_a_hung_rank_is_found_its_stacks_are_kept_and_it_is_replaced(
     (folder,) = wait_until(lambda: list(run.glob("stacks/*")), process, 30)
     wait_until(lambda: len(list(folder.iterdir())) == 2, process, 30)
     assert time.monotonic() - began < 25
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     (line,) = warnings_of(err)
     assert "a worker hung: the others waited for it for longer than --collective-timeout" in line
@@ -211,7 +211,7 @@ def test_what_the_kernel_ends_for_want_of_memory_is_told_from_a_lost_worker_and_
     process = raydeck.start(*command, **local_cluster["environment"])
     wait_until(lambda: is_training(run), process)
     memory_limit(workers_of(run)[1])
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 1, err
     line = err.splitlines()[-1]
     assert line.startswith("raydeck: failed: out of memory: the kernel ended a process where a worker was lost; lower")
@@ -238,7 +238,7 @@ def test_a_full_disk_and_nan_are_told_by_the_workers_and_not_tried_again(
     one = ("train", "mlp", "--name", "r", "--workers", "2", "--cpus-per-worker", "1", "--baselines", "false")
     # 1.2 MB a checkpoint, of which the last two and the best are kept.
     large = ("--data.source", "wine", "--model.hidden_dims", "[300,300]", "--model.lr", "1e-5")
-    _, err = raydeck(*one, *large, "--storage", str(small_disk), code=1, **local_cluster["environment"])
+    _, err = raydeck(*one, *large, "--storage", str(small_disk), code=1, timeout=500, **local_cluster["environment"])
     line = err.splitlines()[-1]
     assert line.startswith(f"raydeck: failed: disk full at {small_disk / 'r'}") and not warnings_of(err)
     failed = result(small_disk / "r")
@@ -248,7 +248,7 @@ def test_a_full_disk_and_nan_are_told_by_the_workers_and_not_tried_again(
     # Twice the rate at which SGD on a linear model diverges: half of it is still too much.
     diverging = ("--data.source", "diabetes", "--model.hidden_dims", "[]", "--model.optimizer", "sgd", "--model.lr",
                  "1", "--model.schedule", "constant", "--model.warmup", "0", "--data.batch_size", "32")  # fmt: skip
-    _, err = raydeck(*one, *diverging, "--storage", str(tmp_path), code=1, **local_cluster["environment"])
+    _, err = raydeck(*one, *diverging, "--storage", str(tmp_path), code=1, timeout=500, **local_cluster["environment"])
     line = err.splitlines()[-1]
     (first,) = [told for told in warnings_of(err) if "not finite" in told]
     assert "going back to the last checkpoint, once, with half the learning rate" in first
