@@ -26,8 +26,8 @@ def test_the_lstm_learns_short_reviews(raydeck):
 def test_the_shipped_settings_reach_what_the_readme_says(raydeck, name, least):
     """A seed and a processor move the figure by a few digits in a thousand; the README's are those of one machine."""
     result = raydeck.json("train", name, timeout=800)
-    assert result["test"]["accuracy"] >= least
-    assert result["test"]["accuracy"] > max(result["baselines"].values())
+    assert result["test"][result["metric"]] >= least
+    assert result["test"][result["metric"]] > max(result["baselines"].values())
 
 
 @pytest.mark.slow
@@ -45,8 +45,3 @@ def test_the_lstm_reads_long_reviews_as_the_readme_says(raydeck):
     result = raydeck.json("train", "text_classifier", timeout=2300)
     assert result["test"]["accuracy"] >= 0.9
     assert result["test"]["accuracy"] > max(result["baselines"].values()) - 0.01
-
-
-@pytest.mark.slow
-    assert result["test"][result["metric"]] >= least
-    assert result["test"][result["metric"]] > max(result["baselines"].values())
