@@ -14,9 +14,11 @@ def test_the_convolutional_network_learns_small_digits(raydeck):
     assert result["test"]["accuracy"] >= 0.9 > result["baselines"]["majority class"] + 0.7
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_lstm_learns_short_reviews(raydeck):
     result = raydeck.json("train", "text_classifier", "--data.source", "short", "--model.embedding_dim", "32",
-                          "--model.hidden_dim", "32", "--trainer.max_epochs", "3")  # fmt: skip
+                          "--model.hidden_dim", "32", "--trainer.max_epochs", "3", timeout=500)  # fmt: skip
     assert result["test"]["accuracy"] >= 0.7 > result["baselines"]["majority class"] + 0.15
 
 
