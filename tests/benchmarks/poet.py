@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROUNDS, EPOCHS = 3, 3
-OVERRIDES = {"data.num_characters": 100_000, "trainer.max_epochs": EPOCHS}
+OVERRIDES = {"data.num_characters": 100_000, "model.embedding_dim": 512, "trainer.max_epochs": EPOCHS}
 
 
 def parts():
