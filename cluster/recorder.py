@@ -25,6 +25,8 @@ from workloads._spec import Config
 
 CHECKPOINT, METRICS = "checkpoint", "metrics.csv"
 """Kinds of what is saved, without the last of which a run has not ended well."""
+Sums = dict[str, tuple[torch.Tensor | float, int]]
+"""Of each value that training steps return: its sum over examples, and their number."""
 AGREE_EVERY = 10
 """Batches between the ranks' agreement on saving or stopping: it is a collective operation, so not for every batch."""
 
@@ -60,9 +62,8 @@ class Recorder(L.Callback):
         self.altered = False
         self.history: list[dict[str, float | int]] = []
         self.seconds, self.examples = 0.0, 0
-        self.loss_sum: torch.Tensor | float = 0.0
-        self.loss_count = 0
-        self.totals = (0.0, 0)
+        self.sums: Sums = {}
+        self.totals: Sums = {}
         self.validated = False
         self.resume_batches: dict[str, int] | None = None
         self.account, self.rollbacks = Account(folder), 0
@@ -73,8 +74,7 @@ class Recorder(L.Callback):
             "history": self.history,
             "seconds": self._elapsed(),
             "examples": self.examples,
-            "loss_sum": self.totals[0],
-            "loss_count": self.totals[1],
+            "sums": self.totals,
             "batches": self.batches.state_dict(),
             "config": self.config,
             "rollbacks": self.account.rollbacks,
@@ -82,7 +82,10 @@ class Recorder(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history, self.examples = state_dict["history"], state_dict["examples"]
-        self.loss_sum, self.loss_count = state_dict["loss_sum"], state_dict["loss_count"]
+        if "sums" in state_dict:
+            self.sums = state_dict["sums"]
+        else:  # version 0.2 kept that of the loss alone
+            self.sums = {"loss": (state_dict["loss_sum"], state_dict["loss_count"])}
         self.seconds, self.resume_batches = state_dict["seconds"], state_dict["batches"]
         self.altered = state_dict.get("config", self.config) != self.config  # version 0.1 did not keep it
         self.rollbacks = state_dict.get("rollbacks", 0)
@@ -117,7 +120,7 @@ class Recorder(L.Callback):
             # schedule does; so the place in the epoch is our own to restore.
             self.batches.load_state_dict(self.resume_batches)
         if not trainer.is_global_zero:
-            self.loss_sum, self.loss_count = 0.0, 0  # rank 0 goes on with the sum of all
+            self.sums = {}  # rank 0 goes on with the sums of all
         self.began = self.saved = time.monotonic()
         self.began_with, self.began_examples = self.seconds, self.examples
         total = trainer.max_epochs * trainer.num_training_batches
@@ -130,12 +133,14 @@ class Recorder(L.Callback):
         self.session.beat()
         size = len(next(iter(batch.values())))
         self.examples += size * trainer.world_size
-        self.loss_count += size
-        # Lightning divides the loss by the batches of an optimizer step.
-        self.loss_sum = self.loss_sum + outputs["loss"].detach() * (size * trainer.accumulate_grad_batches)
+        for name, value in outputs.items():
+            # Lightning divides the loss by the batches of an optimizer step.
+            weight = size * (trainer.accumulate_grad_batches if name == "loss" else 1)
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value.detach() * weight, count + size)
         if self.progress.due():
             done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
-            self.progress.step(done, self._describe(trainer))
+            self.progress.step(done, self._describe(trainer, pl_module))
         last = batch_idx + 1 >= trainer.num_training_batches
         if last:  # validation and the epoch's own checkpoint follow at once
             return
@@ -150,6 +155,7 @@ class Recorder(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate rank 0's batch statistics, which are those that a checkpoint keeps, on every rank."""
+        trainer.callback_metrics.clear()  # else those of a phase that is over would be recorded for ever
         if trainer.world_size > 1:
             for buffer in pl_module.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -162,13 +168,14 @@ class Recorder(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._refuse_nan(trainer)
-        row = self._row(trainer)
+        row = self._row(trainer, pl_module)
         self.history.append(row)
-        self.loss_sum, self.loss_count, self.validated = 0.0, 0, False
+        self.sums, self.validated = {}, False
         score = row.get(self.monitor)
         table = as_csv(self.history).encode()
         self._save(trainer, trainer.current_epoch + 1, score, (METRICS, partial(self.folder.write, METRICS, table)))
-        self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s")
+        phase = getattr(pl_module, "phase", "")
+        self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s{phase and f'  ({phase})'}")
         num_parameters = sum(p.numel() for p in pl_module.parameters())
         if not self.session.final:
             self.writer.wait()  # a sweep may take this epoch's checkpoint over as soon as it hears of it
@@ -214,21 +221,20 @@ class Recorder(L.Callback):
     def _elapsed(self) -> float:
         return self.seconds if self.progress is None else self.began_with + time.monotonic() - self.began
 
-    def _totals(self, trainer: L.Trainer) -> tuple[float, int]:
-        """Sum of the losses of this epoch's examples so far, and their number, over all ranks."""
-        total = torch.tensor([float(self.loss_sum), self.loss_count], dtype=torch.float64)
-        if trainer.world_size > 1:
-            total = trainer.strategy.reduce(total.to(trainer.strategy.root_device), reduce_op="sum")
-        return float(total[0]), int(total[1])
+    def _totals(self, trainer: L.Trainer) -> Sums:
+        """What this epoch's steps have returned so far, over all ranks."""
+        found = torch.tensor([[float(total), count] for total, count in self.sums.values()], dtype=torch.float64)
+        if trainer.world_size > 1 and self.sums:
+            found = trainer.strategy.reduce(found.to(trainer.strategy.root_device), reduce_op="sum")
+        return {name: (total, int(count)) for name, (total, count) in zip(self.sums, found.tolist(), strict=True)}
 
-    def _row(self, trainer: L.Trainer) -> dict[str, float | int]:
-        loss_sum, loss_count = self._totals(trainer)
+    def _row(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float | int]:
         row: dict[str, float | int] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             "seconds": round(self._elapsed(), 3),
-            "train/loss": loss_sum / loss_count,
-            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            **{f"train/{name}": total / count for name, (total, count) in self._totals(trainer).items()},
+            "train/lr": trainer.optimizers[getattr(pl_module, "leader", 0)].param_groups[0]["lr"],
         }
         if self.norms is not None:
             row |= self.norms.take()
@@ -236,10 +242,12 @@ class Recorder(L.Callback):
             row |= {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         return row
 
-    def _describe(self, trainer: L.Trainer) -> str:
-        loss = float(self.loss_sum) / max(1, self.loss_count)
+    def _describe(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
+        total, count = self.sums["loss"]
+        loss, phase = float(total) / count, getattr(pl_module, "phase", "")
+        phase = phase and f" ({phase})"
         best = f"  best {self.monitor} {console.number(self.best())}" if self.history else ""
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {trainer.global_step}"
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{phase}  step {trainer.global_step}"
         return f"{epoch}  train/loss {console.number(loss)}{best}  {self.rate():,.0f} examples/s"
 
     def _agree(self, trainer: L.Trainer) -> tuple[bool, int]:
@@ -260,7 +268,7 @@ class Recorder(L.Callback):
         """
         device = trainer.strategy.root_device
         faults = torch.zeros(2, device=device)
-        faults[0] = 0 if math.isfinite(self.loss_sum) else 1
+        faults[0] = 0 if all(math.isfinite(total) for total, _ in self.sums.values()) else 1
         weights = (p for p in trainer.lightning_module.parameters() if p.is_floating_point())
         faults[1] = 0 if all(bool(torch.isfinite(p).all()) for p in weights) else 1
         if trainer.world_size > 1:

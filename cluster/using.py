@@ -94,7 +94,7 @@ def read_run(verb: str, arguments: Sequence[str]) -> tuple[Run, Workload, Config
     changed = to_config(namespace)
     if changed["model"] != config["model"]:
         raise ValueError(f"the model of a finished run cannot be changed; {verb} takes --data.* only")
-    if verb == "predict" and not namespace["inputs"] and workload.data.needs_inputs:
+    if verb == "predict" and not namespace["inputs"] and workload.reader_type.needs_inputs:
         raise ValueError("predict needs inputs: raydeck predict RUN INPUT...")
     return run, workload, changed, namespace
 
@@ -143,11 +143,13 @@ def predict(arguments: list[str]) -> int:
     options = {name: namespace[name] for function in answering(workload) for name in choices(function)}
     speaks = inspect.isgeneratorfunction(workload.model.predict_step) and not namespace["json"]
     with opened(run, workload, config, machine) as (model, data):
+        reader = workload.reader_of(data)
         inputs, answers = _evaluate.predict(
-            model, data, machine, namespace["inputs"], options, speak if speaks else None
+            model, data, reader, machine, namespace["inputs"], options, speak if speaks else None
         )
+    pictures, answers = answers, [plain(answer) for answer in answers]
     if output is not None and output.suffix == ".png":
-        if not data.picture(inputs, answers, output):
+        if not reader.picture(inputs, pictures, output):
             raise ValueError(f"--output {output}: these inputs make no picture; use .csv or .json")
     elif output is not None:
         write(answers, output)
@@ -163,7 +165,7 @@ def predict(arguments: list[str]) -> int:
         columns = [k for k, v in answers[0].items() if not isinstance(v, dict | list)]
         rows = [[console.number(a[k]) if isinstance(a[k], float) else a[k] for k in columns] for a in answers]
         console.table("", columns, rows)
-        for title, pieces in data.marked(answers):
+        for title, pieces in reader.marked(answers):
             console.marked(title, pieces)
     if output is not None:
         console.say(f"written: {output}")
@@ -172,7 +174,12 @@ def predict(arguments: list[str]) -> int:
 
 def answering(workload: Workload) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The functions whose keyword-only arguments are flags of ``predict``."""
-    return workload.data.encode, workload.model.predict_step
+    return workload.reader_type.encode, workload.model.predict_step
+
+
+def plain(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer without its pictures."""
+    return {name: value for name, value in answer.items() if not hasattr(value, "__array__")}
 
 
 def speak(text: str) -> None:

@@ -81,12 +81,14 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
     recorder = Recorder(run.folder, store, workload.monitor, job.saving, session, config, norms)
     callbacks: list[L.Callback] = [recorder, norms] if norms else [recorder]
     if options["early_stopping_patience"]:
-        stopping = EarlyStopping(workload.monitor, mode=workload.mode, patience=options["early_stopping_patience"])
+        # Not strict: a phase that does not measure the monitored metric is not stopped by it.
+        patience = options["early_stopping_patience"]
+        stopping = EarlyStopping(workload.monitor, mode=workload.mode, patience=patience, strict=False)
         callbacks.insert(0, stopping)
     if options["compile"]:
         model.compile()
     with tempfile.TemporaryDirectory(prefix="raydeck-") as scratch:
-        trainer = build_trainer(workload, options, machine, session, callbacks, scratch)
+        trainer = build_trainer(workload, model, options, machine, session, callbacks, scratch)
         data.trainer = trainer  # the batches below must know their rank before Lightning attaches it
         for split in ("train", "validation", "test"):
             data.batches(split, shuffle=split == "train")
@@ -108,6 +110,7 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
 
 def build_trainer(
     workload: Workload,
+    model: L.LightningModule,
     options: dict[str, Any],
     machine: Machine,
     session: Session,
@@ -115,10 +118,13 @@ def build_trainer(
     scratch: str,
 ) -> L.Trainer:
     """The Trainer of a config's ``trainer`` part. Batches, checkpoints, metrics and progress are ours."""
+    clip = options["gradient_clip_val"]
+    if not model.automatic_optimization:  # Lightning refuses to clip for a module that moves by itself
+        model.gradient_clip_val, clip = clip, 0.0
     return L.Trainer(
         max_epochs=options["max_epochs"],
         precision=machine.precision,
-        gradient_clip_val=options["gradient_clip_val"] or None,
+        gradient_clip_val=clip or None,
         accumulate_grad_batches=options["accumulate_grad_batches"],
         check_val_every_n_epoch=options["check_val_every_n_epoch"],
         deterministic=options["deterministic"],
@@ -179,3 +185,5 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*sync_dist=True.*")
     # `log_every_n_steps` concerns Lightning's loggers, of which there are none.
     warnings.filterwarnings("ignore", ".*number of training batches.*smaller than the logging interval.*")
+    # A phase of training need not measure what the last one is judged by.
+    warnings.filterwarnings("ignore", ".*Early stopping conditioned on metric.*")

@@ -145,13 +145,14 @@ def test_predict_answers_in_a_person_s_words(name, smoke, tmp_path, sample_input
     machine = inspect("cpu", "32", 1)
     with run.checkpoints(workload.mode).best() as (_, path):
         model, data = restore(workload, config, path / WEIGHTS, machine)
-    paths = sample_inputs(workload.data.__name__, tmp_path)
-    inputs, answers = predict(model, data, machine, paths)
+    reader = workload.reader_of(data)
+    paths = sample_inputs(type(reader).__name__, tmp_path)
+    inputs, answers = predict(model, data, reader, machine, paths)
     assert len(answers) == len(inputs.names) >= 2
     assert all(answer["input"] for answer in answers)
     assert all({"label", "value", "translation", "text"} & answer.keys() for answer in answers)
     picture = tmp_path / "sheet.png"
-    assert data.picture(inputs, answers, picture) == picture.exists()
+    assert reader.picture(inputs, answers, picture) == picture.exists()
 
 
 TWO_RANKS = """

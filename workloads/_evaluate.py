@@ -11,7 +11,8 @@ import torch
 
 from workloads._machine import Machine
 from workloads._spec import Config, Workload, choices
-from workloads.data._base import DataModule, Inputs
+from workloads._trainer import silent_trainer
+from workloads.data._base import DataModule, Inputs, Reader
 from workloads.data._batches import Batches
 
 
@@ -47,16 +48,7 @@ def evaluate(model: L.LightningModule, data: DataModule, machine: Machine, whole
         ValueError: The data is at fault, or does not fit the model.
     """
     data.setup("whole" if whole else "test")
-    trainer = L.Trainer(
-        accelerator=machine.accelerator,
-        devices=1,
-        precision=machine.precision,
-        use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = silent_trainer(machine)
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     return {key.removeprefix("test/"): value for key, value in metrics.items()}
 
@@ -64,6 +56,7 @@ def evaluate(model: L.LightningModule, data: DataModule, machine: Machine, whole
 def predict(
     model: L.LightningModule,
     data: DataModule,
+    reader: Reader,
     machine: Machine,
     paths: Sequence[str],
     options: Mapping[str, Any] = MappingProxyType({}),
@@ -74,9 +67,10 @@ def predict(
     Args:
         model: A restored module.
         data: Its data module.
+        reader: What encodes the inputs and words the answers.
         machine: What to run on.
         paths: The inputs.
-        options: Values for keyword-only arguments of ``data.encode`` and ``model.predict_step``.
+        options: Values for keyword-only arguments of ``reader.encode`` and ``model.predict_step``.
         say: Called with what a module that answers step by step has to say, as it comes.
 
     Returns:
@@ -86,9 +80,9 @@ def predict(
         ValueError: An input is missing or broken, or an option out of range.
     """
     of_data, of_model = (
-        {k: v for k, v in options.items() if k in choices(f)} for f in (data.encode, model.predict_step)
+        {k: v for k, v in options.items() if k in choices(f)} for f in (reader.encode, model.predict_step)
     )
-    inputs = data.encode(paths, **of_data)
+    inputs = reader.encode(paths, **of_data)
     device = torch.device("cuda" if machine.accelerator == "gpu" else "cpu")
     model = model.to(device)
     dtype = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(machine.precision)
@@ -99,22 +93,22 @@ def predict(
             batch = data.on_after_batch_transfer({name: c.to(device) for name, c in batch.items()}, 0)
             outputs = model.predict_step(batch, k, **of_model)
             if isinstance(outputs, Iterator):
-                outputs = _stacked(outputs, data, say)
-            answers += data.answers({name: _on_cpu(output) for name, output in outputs.items()})
+                outputs = _stacked(outputs, reader, say)
+            answers += reader.answers({name: _on_cpu(output) for name, output in outputs.items()})
     # Like lengths share a batch: the answers are put back into the order of the inputs.
     place = torch.cat(batches.plan).argsort().tolist()
     return inputs, [{"input": name, **answers[k]} for name, k in zip(inputs.names, place, strict=True)]
 
 
 def _stacked(
-    steps: Iterator[dict[str, torch.Tensor]], data: DataModule, say: Callable[[str], None] | None
+    steps: Iterator[dict[str, torch.Tensor]], reader: Reader, say: Callable[[str], None] | None
 ) -> dict[str, torch.Tensor]:
     """The outputs of all steps, each stacked along a second dimension."""
     taken = []
     for outputs in steps:
         taken.append(outputs)
         if say is not None:
-            say(data.spoken({name: _on_cpu(output) for name, output in outputs.items()}))
+            say(reader.spoken({name: _on_cpu(output) for name, output in outputs.items()}))
     return {name: torch.stack([outputs[name] for outputs in taken], dim=1) for name in taken[0]}
 
 

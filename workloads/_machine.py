@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Accelerator = Literal["auto", "cpu", "gpu"]
@@ -116,3 +117,12 @@ def inspect(accelerator: Accelerator, precision: str, num_cpus: int | None = Non
         num_cpus=num_cpus or available_cpus(),
         gpu_memory=torch.cuda.mem_get_info()[0] if looks else 0,
     )
+
+
+def total_memory() -> int:
+    """Bytes of memory of this machine, or of the container if that has less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    except (OSError, ValueError):
+        return total  # no container, or one without a limit ("max")

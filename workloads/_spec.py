@@ -14,9 +14,10 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from lightning_modules.shared.players import Players
 from workloads._machine import Machine
 from workloads._training import Training
-from workloads.data._base import DataModule
+from workloads.data._base import DataModule, Reader, Scorer
 
 Overrides = Mapping[str, Any]
 """Dotted key to value, e.g. ``{"model.lr": 3e-4, "data.batch_size": 64}``."""
@@ -40,6 +41,8 @@ class Workload:
         monitor: Validation metric that ranks checkpoints and trials.
         mode: Whether a lower or a higher ``monitor`` is better.
         baselines: Called with the prepared data module; returns name to value of ``metric`` on the test split.
+        reader: Made from the data module; what ``raydeck predict`` asks, where that is not the data's own task.
+        scorer: Called by the data module's ``scores``, where the module's work takes the data to judge it.
         find_unused_parameters: True if a step may leave parameters without a gradient, as alternating players and
             layer-wise pretraining do; DDP refuses that otherwise.
     """
@@ -54,6 +57,8 @@ class Workload:
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
     baselines: Callable[[DataModule], dict[str, float]] | None = None
+    reader: type[Reader] | None = None
+    scorer: Scorer | None = None
     find_unused_parameters: bool = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -90,7 +95,13 @@ class Workload:
                 namespace = parser.parse_object(flat, namespace=namespace)
             except ArgumentError as error:
                 raise ValueError(self._wrong(flat, known) or " ".join(str(error).split())) from None
-        return to_config(namespace)
+        config = to_config(namespace)
+        if issubclass(self.model, Players) and (count := config["trainer"]["accumulate_grad_batches"]) != 1:
+            raise ValueError(
+                f"trainer.accumulate_grad_batches: {self.model.__name__}'s networks move in turn with every batch; "
+                f"leave it at 1 (not {count}) and raise data.batch_size"
+            )
+        return config
 
     def _wrong(self, flat: Overrides, known: Mapping[str, Any]) -> str | None:
         """One line on the first key whose value the parser refuses."""
@@ -147,7 +158,17 @@ class Workload:
         """The data module of a config, not yet set up."""
         data = self.data(**_arguments(self.data, config["data"]))
         data.seed, data.machine = config["seed"], machine
+        data.scorer = self.scorer or data.scorer
         return data
+
+    def reader_of(self, data: DataModule) -> Reader:
+        """What ``raydeck predict`` asks."""
+        return self.reader(data) if self.reader else data
+
+    @property
+    def reader_type(self) -> type[Reader]:
+        """The class of :meth:`reader_of`."""
+        return self.reader or self.data
 
     def build_model(self, config: Config, decided: Mapping[str, Any]) -> L.LightningModule:
         """The module of a config. Its initial weights depend on the config's seed alone.

@@ -30,6 +30,7 @@ class Settings:
         weight_decay: Decoupled (adamw) or L2 (sgd) decay of weights; biases and normalisation have none.
         schedule: See :func:`lr_factor`.
         warmup: Fraction of all steps over which the rate first rises, in [0, 1).
+        betas: How much AdamW remembers of the gradient and of its square, each in [0, 1).
 
     Raises:
         ValueError: A value is out of range; one line that names its key.
@@ -40,6 +41,7 @@ class Settings:
     weight_decay: float
     schedule: Schedule
     warmup: float
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -52,12 +54,25 @@ class Settings:
 
 def configure(module: LightningModule, settings: Settings) -> dict[str, Any]:
     """What ``configure_optimizers`` returns, for all parameters of a module that is attached to a trainer."""
+    trainer = module.trainer
+    num_steps = int(trainer.estimated_stepping_batches)
+    return configured(module, settings, precision=trainer.precision, num_steps=num_steps)
+
+
+def configured(network: nn.Module, settings: Settings, *, precision: str, num_steps: int) -> dict[str, Any]:
+    """Optimizer and schedule of a network, in Lightning's notation.
+
+    Args:
+        network: What is to be moved.
+        settings: How.
+        precision: The trainer's.
+        num_steps: Steps of the whole training.
+    """
     # A fused optimizer unscales gradients by itself, which rules out clipping them under 16-mixed.
-    optimizer = build(module, settings, fused=module.trainer.precision != "16-mixed")
-    if module.trainer.precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
+    optimizer = build(network, settings, fused=precision != "16-mixed")
+    if precision == "bf16-mixed" and hasattr(optimizer, "_step_supports_amp_scaling"):
         # Lightning 2.6 refuses to clip by the same rule under bf16-mixed, where nothing is scaled.
         optimizer._step_supports_amp_scaling = False
-    num_steps = int(module.trainer.estimated_stepping_batches)
     # A plain function, not an object: PyTorch would keep an object's state, hence the old number of steps, on resume.
     scheduler = LambdaLR(
         optimizer, lambda step: lr_factor(step, num_steps, schedule=settings.schedule, warmup=settings.warmup)
@@ -69,7 +84,7 @@ def build(module: nn.Module, settings: Settings, *, fused: bool) -> Optimizer:
     """The optimizer alone."""
     groups = decay_groups(module, settings.weight_decay)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=fused)
     return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, fused=fused)
 
 

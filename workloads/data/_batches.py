@@ -24,10 +24,15 @@ class Examples(ABC):
     Attributes:
         num_bytes: Memory that its tensors take, or would take.
         lengths: Length of each example, shape (N,), where they vary: like lengths then share a batch.
+        labelled: Those with a label, as ascending positions, where not all have one.
+        unlabelled_epochs: Epochs that hand out all examples; later ones hand out the ``labelled`` alone, over and over
+            again, until there are as many batches as in any other.
     """
 
     num_bytes: int
     lengths: Tensor | None = None
+    labelled: Tensor | None = None
+    unlabelled_epochs: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -48,6 +53,8 @@ class Examples(ABC):
         Returns:
             K index tensors; K is the same in every epoch.
         """
+        if shuffle and self.labelled is not None and epoch >= self.unlabelled_epochs:
+            return plan_over_and_over(self.labelled, len(self), batch_size, seed=seed, epoch=epoch)
         return plan_epoch(len(self), batch_size, seed=seed, epoch=epoch, shuffle=shuffle, lengths=self.lengths)
 
 
@@ -74,7 +81,9 @@ class InMemory(Examples):
         return {name: _take(column, index) for name, column in self.columns.items()}
 
     def to(self, device: torch.device) -> Self:
-        return type(self)({name: column.to(device) for name, column in self.columns.items()})
+        moved = type(self)({name: column.to(device) for name, column in self.columns.items()})
+        moved.labelled, moved.unlabelled_epochs = self.labelled, self.unlabelled_epochs
+        return moved
 
 
 def _take(column: Tensor, index: Tensor) -> Tensor:
@@ -119,6 +128,28 @@ def plan_epoch(
     if lengths is not None and shuffle:
         batches = [batches[k] for k in torch.randperm(num_batches, generator=generator)]
     return batches
+
+
+def plan_over_and_over(some: Tensor, num_examples: int, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
+    """Cut an epoch of some of the examples into as many batches as there are of all.
+
+    Passes over them follow one another, each in an order of its own; a batch may hold the end of one and the beginning
+    of the next, and so an example twice.
+
+    Args:
+        some: Positions of the examples to hand out.
+        num_examples: N, of all.
+        batch_size: Most examples of a batch, over all workers.
+        seed: Decides the order, together with ``epoch``.
+        epoch: Passes over the data before this one.
+
+    Returns:
+        K index tensors of the sizes that :func:`plan_epoch` gives.
+    """
+    generator = torch.Generator().manual_seed(mixed(seed, epoch))
+    passes = [torch.randperm(len(some), generator=generator) for _ in range(-(-num_examples // len(some)))]
+    order = some[torch.cat(passes)[:num_examples]]
+    return list(order.tensor_split(-(-num_examples // batch_size)))
 
 
 def mixed(*parts: int) -> int:

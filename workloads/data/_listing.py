@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+LABEL = "label"
+"""Column of the labels, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 EMBEDDED = {"mnist-5k": _mnist_5k, "digits": _digits}
 
 
-def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listing:
+def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects, optional: bool = False) -> Listing:
     """A folder of pictures: a folder per class, or metadata.csv; optionally under train, validation, test.
 
     Hidden files and folders, and those that begin with two underscores, are passed over.
@@ -108,6 +111,7 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
         label_column: Column of metadata.csv, .jsonl or .parquet that holds the labels.
         kind: What to make of such a column.
         rejects: Told of rows of it that cannot be read, or name no file.
+        optional: Whether pictures may be without labels.
 
     Raises:
         ValueError: There are no pictures, no labels, or no such column.
@@ -117,11 +121,11 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
     top = os.path.normpath(root)
     tables = files_under(top, lambda name: name in METADATA)
     if tables:
-        paths, labels, kind, where = _described(tables, label_column, kind, rejects)
+        paths, labels, kind, where = _described(tables, label_column, kind, rejects, optional)
         split = _own_splits([os.path.relpath(path, top) for path in paths])
     else:
         paths = pictures_under(top)
-        labels, split = _classes(paths, top)
+        labels, split = _classes(paths, top, optional)
         where = [(path, None) for path in paths]
     if not paths:
         raise ValueError(f"data.source: there is no image in {root}")
@@ -136,17 +140,21 @@ def folder(root: Path, label_column: str, kind: Kind, rejects: Rejects) -> Listi
     )
 
 
-def _classes(paths: list[str], top: str) -> tuple[np.ndarray, np.ndarray]:
+def _classes(paths: list[str], top: str, optional: bool) -> tuple[np.ndarray, np.ndarray]:
     """Label and split of each picture, by the folders it lies in."""
     split = _own_splits([path[len(top) + 1 :] for path in paths])
     folders = [os.path.dirname(path) for path in paths]
-    for path, parent, name in zip(paths, folders, split, strict=True):
+    labels = np.array([os.path.basename(parent) for parent in folders], dtype=object)
+    for i, (path, parent, name) in enumerate(zip(paths, folders, split, strict=True)):
         if parent == (os.path.join(top, name) if name else top):
+            labels[i] = ""
+            if optional:
+                continue
             raise ValueError(
                 f"data.source: {path} is in no class's folder; put each class into a folder of its own, or write "
                 "metadata.csv with the columns file_name and label"
             )
-    return np.array([os.path.basename(parent) for parent in folders], dtype=object), split
+    return labels, split
 
 
 def files_under(top: str, wanted: Callable[[str], bool]) -> list[str]:
@@ -165,13 +173,14 @@ def pictures_under(top: str) -> list[str]:
 
 
 def _described(
-    tables: list[str], label_column: str, kind: Kind, rejects: Rejects
+    tables: list[str], label_column: str, kind: Kind, rejects: Rejects, optional: bool
 ) -> tuple[list[str], np.ndarray, Kind, list[tuple[str, int | None]]]:
     """Paths and labels of the pictures that tables name, what the labels are, and file and row of each."""
     rows = Rows.join([read_file(path, rejects) for path in tables])
     names = rows.table.column_names
+    unlabelled = optional and label_column == LABEL and LABEL not in names
     for column, key in (("file_name", ""), (label_column, "data.label_column: ")):
-        if column not in names:
+        if column not in names and not (unlabelled and column == LABEL):
             raise ValueError(f"{key}no column {column!r} in {tables[0]}; there are: {', '.join(names)}")
     paths = []
     for i, name in enumerate(rows.table["file_name"].to_pylist()):
@@ -179,7 +188,10 @@ def _described(
         paths.append(path)
         if not os.path.isfile(path):
             rejects.reject(*rows.where(i), f"no such file: {path}" if name else "the file name is missing")
-    labels, kind = target_values(rows.table[label_column], label_column, kind)
+    if unlabelled:
+        labels = np.full(len(paths), "", dtype=object)
+    else:
+        labels, kind = target_values(rows.table[label_column], label_column, kind)
     good = np.flatnonzero([os.path.isfile(path) for path in paths])
     return [paths[i] for i in good], labels[good], kind, [rows.where(i) for i in good]
 
@@ -199,7 +211,7 @@ def _file_identity(path: str) -> str:
     return f"{os.path.abspath(path)} {known.st_size} {known.st_mtime_ns}"
 
 
-def hub(name: str, revision: str | None, label_column: str, kind: Kind) -> Listing:
+def hub(name: str, revision: str | None, label_column: str, kind: Kind, optional: bool = False) -> Listing:
     """A set of the Hugging Face hub with a column of images.
 
     Args:
@@ -207,14 +219,15 @@ def hub(name: str, revision: str | None, label_column: str, kind: Kind) -> Listi
         revision: Commit, tag or branch.
         label_column: Column of the labels.
         kind: What to make of it, unless it is declared to hold classes.
+        optional: Whether pictures may be without labels.
 
     Raises:
         ValueError: It cannot be loaded, or has no column of images or no such column.
     """
-    return of_dataset(load_hub(name, revision), f"{HUB}{name}", label_column, kind)
+    return of_dataset(load_hub(name, revision), f"{HUB}{name}", label_column, kind, optional)
 
 
-def of_dataset(loaded: "DatasetDict", where: str, label_column: str, kind: Kind) -> Listing:
+def of_dataset(loaded: "DatasetDict", where: str, label_column: str, kind: Kind, optional: bool = False) -> Listing:
     """A loaded ``datasets.DatasetDict``; see :func:`hub`. ``where`` says what to call it."""
     datasets = hugging_face()
     names = [split for split in SPLITS if split in loaded]
@@ -224,16 +237,15 @@ def of_dataset(loaded: "DatasetDict", where: str, label_column: str, kind: Kind)
     pictures = [column for column, feature in rows.features.items() if isinstance(feature, datasets.Image)]
     if not pictures:
         raise ValueError(f"data.source: {where} has no column of images, but: {', '.join(rows.features)}")
-    if label_column not in rows.features:
+    unlabelled = optional and label_column == LABEL and LABEL not in rows.features
+    if label_column not in rows.features and not unlabelled:
         raise ValueError(
             f"data.label_column: no column {label_column!r} in {where}; there are: {', '.join(rows.features)}"
         )
-    column = rows.select_columns([label_column]).with_format("arrow")[:][label_column]
-    if isinstance(rows.features[label_column], datasets.ClassLabel):
-        # The hub marks pictures without a label, as in tests of competitions, by -1.
-        labels = np.array([*rows.features[label_column].names, ""], dtype=object)[column.fill_null(-1).to_numpy()]
+    if unlabelled:
+        labels = np.full(len(rows), "", dtype=object)
     else:
-        labels, kind = target_values(column, label_column, kind)
+        labels, kind = _hub_labels(rows, label_column, kind)
     rows = rows.select_columns(pictures[:1]).cast_column(pictures[0], datasets.Image(decode=False))
     split = np.repeat(names, [len(loaded[name]) for name in names])
     number = np.concatenate([np.arange(1, len(loaded[name]) + 1) for name in names])
@@ -247,3 +259,11 @@ def of_dataset(loaded: "DatasetDict", where: str, label_column: str, kind: Kind)
         label=lambda i: (f"{where} ({split[i]})", int(number[i])),
         identity=lambda some: [*files, some.tobytes().hex()],
     )
+
+
+def _hub_labels(rows: Any, column: str, kind: Kind) -> tuple[np.ndarray, Kind]:
+    values = rows.select_columns([column]).with_format("arrow")[:][column]
+    if not isinstance(rows.features[column], hugging_face().ClassLabel):
+        return target_values(values, column, kind)
+    # The hub marks pictures without a label, as in tests of competitions, by -1.
+    return np.array([*rows.features[column].names, ""], dtype=object)[values.fill_null(-1).to_numpy()], kind

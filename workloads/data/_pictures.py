@@ -234,3 +234,29 @@ def contact_sheet(pictures_NCSS: np.ndarray, titles: Sequence[tuple[str, str]], 
             title = f"{name}  {number}"
         draw.text((left + shown / 2, top + shown + line / 2), title, fill="#202020", font=font, anchor="mm")
     sheet.save(path, format="PNG")
+
+
+def scatter(points_N2: np.ndarray, groups: Sequence[str], title: str, path: Path) -> None:
+    """Draw points in a plane as a PNG, each group in a colour of its own.
+
+    Args:
+        points_N2: Their places.
+        groups: Group of each; "" where there are none.
+        title: What the plane is.
+        path: File to write.
+    """
+    matplotlib = need("matplotlib", extra="vision")
+    figure_of = need("matplotlib.figure", extra="vision").Figure
+    figure = figure_of(figsize=(8, 7), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    names = sorted(set(groups))
+    colours = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    for k, name in enumerate(names):
+        here = np.array([group == name for group in groups])
+        axes.scatter(*points_N2[here].T, s=12, color=colours(k % colours.N), label=name or None)
+    axes.set_title(title)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if names != [""]:
+        axes.legend(markerscale=2, ncols=-(-len(names) // 12))
+    figure.savefig(path)

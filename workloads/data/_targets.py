@@ -27,13 +27,13 @@ class Target:
     """What training values decide of the output, and the way there and back.
 
     Args:
-        output: Kind of output.
+        output: Kind of output; none where there are no labels.
         classes: Names of the classes in natural order ("2" before "10"); empty for numbers.
         mean: Mean of the training values of a regression, in their own units, else 0.
         scale: Standard deviation of the training values of a regression, in their own units, else 1.
     """
 
-    output: Literal["binary", "multiclass", "regression", "count"]
+    output: Literal["binary", "multiclass", "regression", "count", "none"]
     classes: list[str]
     mean: float = 0.0
     scale: float = 1.0
@@ -69,6 +69,18 @@ class Target:
         if kind == "count":
             return cls("count", [])
         return cls("regression", [], float(numbers.mean()), float(numbers.std()))
+
+    @classmethod
+    def of_any(cls, values: Sequence[Any] | np.ndarray, kind: Kind = "auto") -> Self:
+        """Learn the classes of those training values that are not missing; ``none`` where that is fewer than two."""
+        labels = as_labels(np.asarray(values))
+        labels = labels[labels != ""]
+        return cls.fit(values, kind) if len(pd.unique(labels)) > 1 else cls("none", [])
+
+    def encode_any(self, values: Sequence[Any] | np.ndarray) -> Tensor:
+        """The classes of values that may be missing or unknown, shape (N,), int64; -1 stands for those."""
+        labels = as_labels(np.asarray(values))
+        return torch.from_numpy(pd.Index(self.classes, dtype=object).get_indexer(labels).astype(np.int64))
 
     @classmethod
     def _of_classes(cls, classes: list[str], num_examples: int, kind: str) -> Self:

@@ -5,7 +5,6 @@ Shapes: N images, B images of a batch, C channels, S side of the square in pixel
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,17 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from workloads._machine import available_cpus
+from workloads._machine import available_cpus, total_memory
 from workloads.data import _listing
 from workloads.data._arrow import Mapped, Table, cached
 from workloads.data._augment import augment
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Batch, Examples, InMemory
-from workloads.data._listing import EMBEDDED, Listing
+from workloads.data._listing import EMBEDDED, LABEL, Listing
 from workloads.data._pictures import Form, contact_sheet, decoded, faults, look, reason
 from workloads.data._sources import OnError, Rejects, default_cache, resolve
 from workloads.data._splits import SPLITS, cut, near_duplicates, subset
-from workloads.data._targets import Kind, Target
+from workloads.data._targets import Kind, Target, as_labels, listed
 
 LARGEST_SIDE = 256
 """Side that ``size 0`` does not go beyond, in pixels: photographs at full size would take a network days."""
@@ -59,6 +58,13 @@ class Images(DataModule):
         colour: grey or rgb; auto is rgb if any image has colour.
         output: What the labels are; auto makes classes of text and of few whole numbers, else a regression.
         label_column: Column of the labels, in metadata.csv or on the hub.
+        labels: needed stops at an image without a label; optional takes it, but for validation and test where others
+            have one.
+        num_labelled: Training images whose labels are used, drawn by split_seed with each class's share kept; 0 uses
+            all. The others stay, without.
+        unlabelled_epochs: First epochs, that hand out all training images; later ones hand out the labelled alone, over
+            and over again, until there are as many batches. Of use to workloads that learn without labels first.
+        leave_out: A class that is left out of training and validation, and stays in the test: to be found as strange.
         num_examples: Images to use, drawn by split_seed with each class's share kept; 0 uses all.
         split_seed: Decides which images are cut off for the splits that the source does not bring.
         shift: Farthest random move of a training image along each axis, in pixels.
@@ -82,7 +88,11 @@ class Images(DataModule):
         size: int = 0,
         colour: Literal["auto", "grey", "rgb"] = "auto",
         output: Kind = "auto",
-        label_column: str = "label",
+        label_column: str = LABEL,
+        labels: Literal["needed", "optional"] = "needed",
+        num_labelled: int = 0,
+        unlabelled_epochs: int = 0,
+        leave_out: str = "",
         num_examples: int = 0,
         split_seed: int = 0,
         shift: float = 0.0,
@@ -98,6 +108,7 @@ class Images(DataModule):
     ) -> None:
         super().__init__()
         least = {"size": size, "num_examples": num_examples, "split_seed": split_seed, "memory_limit": memory_limit}
+        least |= {"num_labelled": num_labelled, "unlabelled_epochs": unlabelled_epochs}
         moves = {"shift": shift, "rotation": rotation, "scale": scale, "shear": shear, "elastic": elastic}
         for name, value in {**least, **moves}.items():
             if value < 0:
@@ -108,6 +119,8 @@ class Images(DataModule):
             raise ValueError(f"data.shear: expected less than 90 degrees, got {shear}")
         self.source, self.batch_size, self.fit, self.size, self.colour = source, batch_size, fit, size, colour
         self.kind, self.label_column = output, label_column
+        self.optional, self.leave_out = labels == "optional", leave_out
+        self.num_labelled, self.unlabelled_epochs = num_labelled, unlabelled_epochs
         self.num_examples, self.split_seed = num_examples, split_seed
         self.augmentation = {**moves, "horizontal_flip": horizontal_flip}
         self.memory_limit, self.on_error, self.revision = memory_limit, on_error, revision
@@ -136,9 +149,14 @@ class Images(DataModule):
         return self.target.scale
 
     @property
-    def metric(self) -> str:
-        """The metric to quote."""
-        return self.target.metric
+    def num_classes(self) -> int:
+        """Classes of the labels; 0 where there are no labels, or they are numbers."""
+        return len(self.classes)
+
+    @property
+    def metric(self) -> str | None:
+        """The metric to quote, where labels are what it is about."""
+        return None if self.optional else self.target.metric
 
     @property
     def classes(self) -> list[str]:
@@ -163,10 +181,37 @@ class Images(DataModule):
         labels = listing.labels[rows]
         with self._at_fault():
             parts = {"test": np.arange(len(rows))} if whole else self._parts(listing, rows, small, first)
-            if self.target is None:
+            if self.target is None and self.optional:
+                self.target = first
+            elif self.target is None:
                 self.target = Target.fit(labels[parts.get("train", parts["test"])], first.output)
-        target = self.target.encode(labels, lambda i: ", row ".join(map(str, listing.label(rows[i]))))
-        return {name: _split(inputs, part, target[part]) for name, part in parts.items()}
+            if self.leave_out:
+                parts = self._without(parts, labels)
+        if self.optional:
+            target = self.target.encode_any(labels)
+        else:
+            target = self.target.encode(labels, lambda i: ", row ".join(map(str, listing.label(rows[i]))))
+        splits = {name: _split(inputs, part, target[part]) for name, part in parts.items()}
+        if "train" in splits and self.num_classes and (self.optional or self.num_labelled):
+            self._hide(splits["train"], target[parts["train"]])
+        return splits
+
+    def _without(self, parts: dict[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:
+        """The splits, those but the test without the class that is left out."""
+        if self.leave_out not in self.classes:
+            raise ValueError(f"data.leave_out: no class {self.leave_out!r}; there are: {listed(self.classes)}")
+        stays = as_labels(labels) != self.leave_out
+        kept = {name: part if name == "test" else part[stays[part]] for name, part in parts.items()}
+        for name, part in kept.items():
+            if not len(part):
+                raise ValueError(f"data.leave_out: the {name} split has no class but {self.leave_out!r}")
+        return kept
+
+    def _hide(self, split: Examples, target: torch.Tensor) -> None:
+        """Settle which images of the training split are used with their labels."""
+        known = torch.nonzero(target >= 0)[:, 0]
+        some = subset(len(known), target[known].numpy(), self.num_labelled, self.split_seed)
+        split.labelled, split.unlabelled_epochs = known[torch.from_numpy(some)], self.unlabelled_epochs
 
     @contextmanager
     def _at_fault(self) -> Iterator[None]:
@@ -180,19 +225,23 @@ class Images(DataModule):
         usable = whole | (listing.split == "") | (listing.split == "train")
         if not usable.any():
             raise ValueError("there is no training image; put them under train")
-        return Target.fit(listing.labels[usable], listing.kind)
+        return (Target.of_any if self.optional else Target.fit)(listing.labels[usable], listing.kind)
 
     def _list(self, rejects: Rejects) -> Listing:
         where, name = resolve(self.source, list(EMBEDDED))
         kind = self.target.output if self.target else self.kind
         if where == "embedded":
             return _listing.embedded(name, kind)
+        if kind == "none":
+            kind = "auto"
         if where == "hub":
-            return _listing.hub(name, self.revision, self.label_column, kind)
-        return _listing.folder(Path(name), self.label_column, kind, rejects)
+            return _listing.hub(name, self.revision, self.label_column, kind, self.optional)
+        return _listing.folder(Path(name), self.label_column, kind, rejects, self.optional)
 
     def _labelled(self, listing: Listing, rows: np.ndarray, target: Target, rejects: Rejects) -> np.ndarray:
         """Rows with a label that the target can express. Looked at before the slow part, decoding."""
+        if self.optional:
+            return rows
         wrong = target.faults(listing.labels[rows], first=self.on_error == "stop")
         for i, fault in wrong.items():
             rejects.reject(*listing.label(rows[i]), fault)
@@ -225,7 +274,7 @@ class Images(DataModule):
     ) -> tuple[np.ndarray | Table, np.ndarray, np.ndarray]:
         """Images in memory or mapped; the rows that were good; their thumbnails."""
         row_bytes = int(np.prod(self.input_shape))
-        fits = len(rows) * row_bytes <= (self.memory_limit * 2**30 or _memory() / 4)
+        fits = len(rows) * row_bytes <= (self.memory_limit * 2**30 or total_memory() / 4)
         part_rows = max(1, len(rows) if fits else PART_BYTES // row_bytes)
 
         def reject(row: int, fault: str) -> None:
@@ -248,6 +297,9 @@ class Images(DataModule):
         split = listing.split[rows]
         parts = {name: np.flatnonzero(split == name) for name in SPLITS}
         pool = np.flatnonzero((split == "") | (split == "train"))
+        whole = pool
+        if self.optional and target.classes:  # what has no label is of use to training alone
+            pool = pool[target.encode_any(listing.labels[rows[pool]]).numpy() >= 0]
         missing = [name for name in SPLITS if name == "train" or len(parts[name]) == 0]
         if missing != ["train"]:
             found = cut(
@@ -258,10 +310,13 @@ class Images(DataModule):
                 seed=self.split_seed,
             )
             parts |= {name: pool[found[name]] for name in missing}
+            parts["train"] = np.sort(np.concatenate([parts["train"], np.setdiff1d(whole, pool)]))
         return parts
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Pixels become float32 in [0, 1], and training images are moved about, on the device."""
+        if "inputs" not in batch:  # a generator is asked for pictures
+            return batch
         inputs = torch.div(batch["inputs"], 255)
         if self.trainer is not None and self.trainer.training:
             inputs = augment(inputs, **self.augmentation)
@@ -341,12 +396,3 @@ def _files(path: Path) -> list[str]:
     if not found:
         raise ValueError(f"{path}: there is no image in this folder")
     return found
-
-
-def _memory() -> int:
-    """Bytes of memory of this machine, or of the container if that has less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    except (OSError, ValueError):
-        return total  # no container, or one without a limit ("max")

@@ -1,0 +1,27 @@
+"""Pictures made of noise, by a generator against a discriminator.
+
+Not measured yet 0.0: raydeck train gan
+"""
+
+from lightning_modules.gan import GAN
+from workloads import _baselines_samples, _samples
+from workloads._spec import Workload
+from workloads.data.images import Images
+
+WORKLOAD = Workload(
+    task="pictures like those of a set, made of noise",
+    model=GAN,
+    data=Images,
+    metric="frechet_distance",
+    monitor="val/frechet_distance",
+    links={"input_shape": "input_shape", "num_classes": "num_classes"},
+    defaults={"data.labels": "optional", "trainer.max_epochs": 120},
+    smoke={
+        "data.num_examples": 300, "model.generator_channels": (16, 8), "model.discriminator_channels": (8, 16),
+        "model.noise_dim": 16, "trainer.max_epochs": 2,
+    },
+    baselines=_baselines_samples.samples,
+    reader=_samples.Samples,
+    scorer=_samples.scores,
+    find_unused_parameters=True,
+)  # fmt: skip
