@@ -68,6 +68,7 @@ class Recorder(L.Callback):
         self.resume_batches: dict[str, int] | None = None
         self.account, self.rollbacks = Account(folder), 0
         self.progress: console.Progress | None = None
+        self.told: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -176,6 +177,7 @@ class Recorder(L.Callback):
         self._save(trainer, trainer.current_epoch + 1, score, (METRICS, partial(self.folder.write, METRICS, table)))
         phase = getattr(pl_module, "phase", "")
         self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s{phase and f'  ({phase})'}")
+        self._tell(trainer.datamodule.concerns if trainer.is_global_zero else [])
         num_parameters = sum(p.numel() for p in pl_module.parameters())
         if not self.session.final:
             self.writer.wait()  # a sweep may take this epoch's checkpoint over as soon as it hears of it
@@ -249,6 +251,13 @@ class Recorder(L.Callback):
         best = f"  best {self.monitor} {console.number(self.best())}" if self.history else ""
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{phase}  step {trainer.global_step}"
         return f"{epoch}  train/loss {console.number(loss)}{best}  {self.rate():,.0f} examples/s"
+
+    def _tell(self, concerns: list[str]) -> None:
+        """Warn of what is amiss, unless that was said of the epoch before."""
+        for concern in concerns:
+            if concern not in self.told and self.session.shows_progress:
+                console.warn(concern)
+        self.told = list(concerns)
 
     def _agree(self, trainer: L.Trainer) -> tuple[bool, int]:
         """Whether to save, and the signal that asks to stop or 0: the same answer on every rank."""

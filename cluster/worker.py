@@ -18,6 +18,7 @@ from cluster.gradient_norms import GradientNorms
 from cluster.placement import Placement, Saving
 from cluster.recorder import Recorder
 from cluster.runs import Run, provenance
+from cluster.samples import Samples
 from cluster.session import Session
 from workloads._machine import Machine, inspect, prepare
 from workloads._spec import Config, Workload
@@ -80,6 +81,8 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
     norms = GradientNorms() if options["log_gradient_norms"] else None
     recorder = Recorder(run.folder, store, workload.monitor, job.saving, session, config, norms)
     callbacks: list[L.Callback] = [recorder, norms] if norms else [recorder]
+    if options["sample_every_n_steps"] and hasattr(model, "samples"):
+        callbacks.append(Samples(run.folder, options["sample_every_n_steps"]))
     if options["early_stopping_patience"]:
         # Not strict: a phase that does not measure the monitored metric is not stopped by it.
         patience = options["early_stopping_patience"]

@@ -243,9 +243,7 @@ class GAN(Players):
         """
         label_B = self._labels(batch)
         if label_B is None and (batch["target"] >= 0).any():
-            raise ValueError(
-                "this network was trained without --model.conditional, and makes pictures of no chosen class"
-            )
+            raise ValueError("this network was trained without --model.conditional: it makes no chosen class")
         generator = torch.Generator().manual_seed(seed + batch_idx)  # of the CPU, so that a GPU draws the same
         if label_B is not None:
             any_B = torch.randint(self.hparams.num_classes, label_B.shape, generator=generator).to(label_B.device)

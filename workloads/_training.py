@@ -20,6 +20,8 @@ class Training:
         compile: Compile the network with torch.compile. Pays on a GPU and in long runs; off by default.
         log_gradient_norms: Record the L2 norm of the gradient before clipping, of all parameters and of each part of
             the network: mean and largest of an epoch, in metrics.csv.
+        sample_every_n_steps: Steps from one picture of what the network makes to the next, under samples/ in the run,
+            where it makes something; 0 draws none.
         deterministic: Refuse operations that have no deterministic implementation.
     """
 
@@ -31,6 +33,7 @@ class Training:
     check_val_every_n_epoch: int = 1
     compile: bool = False
     log_gradient_norms: bool = False
+    sample_every_n_steps: int = 0
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -40,6 +43,7 @@ class Training:
             ("accumulate_grad_batches", 1),
             ("early_stopping_patience", 0),
             ("check_val_every_n_epoch", 1),
+            ("sample_every_n_steps", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"trainer.{name}: expected at least {least}, got {getattr(self, name)}")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -202,13 +202,15 @@ def thumbnails(inputs_NCSS: np.ndarray) -> np.ndarray:
     return F.adaptive_avg_pool2d(grey, THUMBNAIL).round().to(torch.uint8).flatten(1).numpy()
 
 
-def contact_sheet(pictures_NCSS: np.ndarray, titles: Sequence[tuple[str, str]], path: Path, columns: int = 8) -> None:
+def contact_sheet(
+    pictures_NCSS: np.ndarray, titles: Sequence[tuple[str, str]], path: Path | BinaryIO, columns: int = 8
+) -> None:
     """Draw pictures in rows, each over its title, as a PNG.
 
     Args:
         pictures_NCSS: Shape (N, C, S, S), uint8, C is 1 or 3.
         titles: N pairs of a name and a number; a name that is too wide is cut short.
-        path: File to write.
+        path: File to write, by its path or open.
         columns: Pictures of a row.
     """
     need("PIL", extra="vision")

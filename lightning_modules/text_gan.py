@@ -1,0 +1,399 @@
+"""Generative adversarial network of text: a recurrent generator of lines against a discriminator of real and made ones.
+
+Shapes: B lines of a batch, T tokens of the longest line, R rollouts, N rows, V vocabulary, E embedding, H hidden units.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_modules.shared import objectives, optimization
+from lightning_modules.shared.collected import Collected, scored
+from lightning_modules.shared.decoding import END, PAD, START, UNKNOWN
+from lightning_modules.shared.players import Player, Players, phase_at
+
+Method = Literal["policy_gradient", "gumbel_softmax"]
+State = tuple[Tensor, Tensor]
+
+NUM_SAMPLES = 20
+"""Lines that are shown as training goes on."""
+
+CHUNK = 4096
+"""Lines that the discriminator reads at once."""
+
+
+class TextGAN(Players):
+    """A generator of lines that first learns by likelihood, then against a discriminator.
+
+    With policy_gradient (SeqGAN: Yu et al. 2017, arXiv:1609.05473) each token is rewarded by how real the discriminator
+    takes the lines to be that may follow from it; with gumbel_softmax (Kusner and Hernández-Lobato 2016,
+    arXiv:1611.04051) the discriminator is given tokens so soft that its gradient reaches the generator.
+
+    Args:
+        vocabulary: Tokens that there are; decided by the data.
+        length: Most tokens of a line; decided by the data.
+        ends: Whether lines may end before that, by a token of their own; decided by the data.
+        embedding_dim: Width of the generator's embedding.
+        hidden_dim: Width of the generator's LSTM.
+        discriminator: cnn: convolutions over the tokens, the largest value of each filter (Kim 2014,
+            arXiv:1408.5882); lstm: both directions, the largest value of each unit.
+        discriminator_dim: Width of its embedding.
+        filter_widths: Tokens under each kind of filter of cnn.
+        num_filters: Filters of each width; of lstm hidden units of each direction.
+        discriminator_dropout: Probability that a feature is left out of a training step of the discriminator.
+        method: How the generator learns from the discriminator.
+        num_rollouts: Lines that are finished at random from each beginning, to tell what it is worth.
+        temperature: Of gumbel_softmax: how soft tokens are.
+        pretrain_epochs: First epochs, in which the generator learns by likelihood.
+        discriminator_epochs: Epochs after those in which the discriminator alone learns.
+        discriminator_steps: Steps of the discriminator to one of the generator.
+        likelihood_weight: Weight of the real lines' likelihood in the generator's loss while it plays; holds it back
+            from making ever the same.
+        pretrain_lr: Learning rate by likelihood.
+        lr: Learning rate of the generator against the discriminator.
+        discriminator_lr: Learning rate of the discriminator.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        length: int,
+        ends: bool,
+        embedding_dim: int = 32,
+        hidden_dim: int = 32,
+        discriminator: Literal["cnn", "lstm"] = "cnn",
+        discriminator_dim: int = 64,
+        filter_widths: tuple[int, ...] = (1, 2, 3, 4, 5),
+        num_filters: int = 64,
+        discriminator_dropout: float = 0.25,
+        method: Method = "policy_gradient",
+        num_rollouts: int = 8,
+        temperature: float = 1.0,
+        pretrain_epochs: int = 40,
+        discriminator_epochs: int = 5,
+        discriminator_steps: int = 5,
+        likelihood_weight: float = 0.0,
+        pretrain_lr: float = 1e-2,
+        lr: float = 1e-3,
+        discriminator_lr: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self._check()
+        self.generator = LineGenerator(vocabulary, embedding_dim, hidden_dim, ends)
+        kind = ConvolutionalReader if discriminator == "cnn" else RecurrentReader
+        self.discriminator = kind(vocabulary, discriminator_dim, filter_widths, num_filters, discriminator_dropout)
+        rates = {"likelihood": pretrain_lr, "discriminator": discriminator_lr, "generator": lr}
+        self.settings = {
+            name: optimization.Settings(optimizer="adamw", lr=rate, weight_decay=0.0, schedule="constant", warmup=0.0)
+            for name, rate in rates.items()
+        }
+        self.val_nll, self.test_nll = MeanMetric(), MeanMetric()
+        self.val_lines, self.test_lines = (Collected(("tokens",)) for _ in range(2))
+
+    def _check(self) -> None:
+        key = self.hparams
+        objectives.check(dropout=key.discriminator_dropout, label_smoothing=0.0)
+        for name in ("embedding_dim", "hidden_dim", "discriminator_dim", "num_filters", "num_rollouts"):
+            if key[name] < 1:
+                raise ValueError(f"model.{name}: expected at least 1, got {key[name]}")
+        if key.discriminator_steps < 1:
+            raise ValueError(f"model.discriminator_steps: expected at least 1, got {key.discriminator_steps}")
+        for name in ("pretrain_epochs", "discriminator_epochs", "likelihood_weight"):
+            if key[name] < 0:
+                raise ValueError(f"model.{name}: expected at least 0, got {key[name]}")
+        if not key.filter_widths or min(key.filter_widths) < 1 or max(key.filter_widths) > key.length:
+            raise ValueError(f"model.filter_widths: expected widths from 1 to the {key.length} tokens of a line")
+        for name in ("temperature", "pretrain_lr", "lr", "discriminator_lr"):
+            if key[name] <= 0:
+                raise ValueError(f"model.{name}: expected more than 0, got {key[name]}")
+
+    @property
+    def phase(self) -> str:
+        key = self.hparams
+        phases = [("likelihood", key.pretrain_epochs), ("discriminator", key.discriminator_epochs)]
+        return phase_at(self.current_epoch, phases, "adversarial")
+
+    def players(self) -> Mapping[str, Player]:
+        networks = {
+            "likelihood": self.generator, "discriminator": self.discriminator, "generator": self.generator
+        }  # fmt: skip
+        return {name: Player(networks=[net], settings=self.settings[name]) for name, net in networks.items()}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        real_BT, phase = batch["tokens"], self.phase
+        if phase == "likelihood":
+            with self.turn("likelihood") as move:
+                loss = self.generator.nll(real_BT)
+                move(loss)
+            return {"loss": loss}
+        told = self._move_discriminator(real_BT)
+        if phase == "adversarial" and self.global_step % self.hparams.discriminator_steps == 0:
+            with self.turn("generator") as move:
+                by_policy = self.hparams.method == "policy_gradient"
+                loss = self._policy_loss(len(real_BT), told) if by_policy else self._soft_loss(len(real_BT))
+                told["generator_loss"] = loss.detach()
+                if self.hparams.likelihood_weight:
+                    loss = loss + self.hparams.likelihood_weight * self.generator.nll(real_BT)
+                move(loss)
+        return told
+
+    def _move_discriminator(self, real_BT: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            made_BT = self.generator.draw(len(real_BT), self.hparams.length)
+        with self.turn("discriminator") as move:
+            real_B, made_B = self.discriminator(real_BT), self.discriminator(made_BT)
+            loss = F.softplus(-real_B).mean() + F.softplus(made_B).mean()
+            move(loss)
+        accuracies = {"real_accuracy": (real_B > 0).float().mean(), "made_accuracy": (made_B < 0).float().mean()}
+        return {"loss": loss, **accuracies}
+
+    def _policy_loss(self, count: int, told: dict[str, Tensor]) -> Tensor:
+        """REINFORCE (Williams 1992): the mean reward at each place is the baseline."""
+        with torch.no_grad():
+            made_BT = self.generator.draw(count, self.hparams.length)
+            reward_BT = rewards(self.generator, self._realness, made_BT, self.hparams.num_rollouts)
+        inside_BT = made_BT != PAD
+        mean_T = (reward_BT * inside_BT).sum(dim=0) / inside_BT.sum(dim=0).clamp(min=1)
+        told["reward"] = reward_BT[:, -1].mean()
+        return (self.generator.nlls(made_BT) * (reward_BT - mean_T) * inside_BT).sum() / inside_BT.sum()
+
+    def _realness(self, lines_NT: Tensor) -> Tensor:
+        """How probably real each line is, shape (N,)."""
+        self.discriminator.eval()
+        parts = [self.discriminator(some).float().sigmoid() for some in lines_NT.split(CHUNK)]
+        self.discriminator.train()
+        return torch.cat(parts)
+
+    def _soft_loss(self, count: int) -> Tensor:
+        soft_BTV = self.generator.draw_soft(count, self.hparams.length, self.hparams.temperature)
+        return F.softplus(-self.discriminator(soft_BTV)).mean()
+
+    def _evaluate(self, batch: dict[str, Tensor], batch_idx: int, nll: MeanMetric, lines: Collected) -> None:
+        real_BT = batch["tokens"]
+        nll.update(self.generator.nll(real_BT).float(), weight=(real_BT != PAD).sum())
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        most = max(self.trainer.datamodule.batch_size, 2 * world_size)
+        generator = torch.Generator().manual_seed(batch_idx)  # the same lines on any number of ranks
+        made_BT = self.generator.draw(most, self.hparams.length, generator=generator)
+        lines.update(tokens=made_BT[rank::world_size][: len(real_BT)])
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx, self.val_nll, self.val_lines)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({"val/nll": self.val_nll, **scored(self, "validation", self.val_lines)})
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, batch_idx, self.test_nll, self.test_lines)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({"test/nll": self.test_nll, **scored(self, "test", self.test_lines)})
+
+    def samples(self) -> list[str]:
+        """Lines of the same noise whenever they are asked for."""
+        made_BT = self.generator.draw(NUM_SAMPLES, self.hparams.length, generator=torch.Generator().manual_seed(0))
+        return self.trainer.datamodule.lines(made_BT)
+
+    def predict_step(
+        self, batch: dict[str, Tensor], batch_idx: int, *, temperature: float = 1.0, seed: int = 0
+    ) -> dict[str, Tensor]:
+        """Lines.
+
+        Args:
+            batch: ``line`` (B,): its number.
+            batch_idx: Place of the batch.
+            temperature: Divides the logits before a token is drawn: below 1 the likely becomes more likely.
+            seed: Decides what is drawn.
+
+        Returns:
+            ``tokens`` (B, T), with PAD behind a line's end.
+
+        Raises:
+            ValueError: The temperature is not more than 0.
+        """
+        if temperature <= 0:
+            raise ValueError(f"--temperature: expected more than 0, got {temperature:g}")
+        generator = torch.Generator().manual_seed(seed + batch_idx)
+        count, length = len(batch["line"]), self.hparams.length
+        return {"tokens": self.generator.draw(count, length, temperature=temperature, generator=generator)}
+
+
+class LineGenerator(nn.Module):
+    """An LSTM that says what token comes next.
+
+    Args:
+        vocabulary: V.
+        embedding_dim: E.
+        hidden_dim: H.
+        ends: Whether a line may end.
+    """
+
+    def __init__(self, vocabulary: int, embedding_dim: int, hidden_dim: int, ends: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding_dim)
+        self.lstm = nn.LSTM(embedding_dim, hidden_dim, batch_first=True)
+        self.head = nn.Linear(hidden_dim, vocabulary)
+        never_V = torch.zeros(vocabulary)
+        never_V[[PAD, UNKNOWN, START] + ([] if ends else [END])] = -torch.inf
+        self.register_buffer("never_V", never_V, persistent=False)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of the next token; those that never come are minus infinity."""
+        return self.head(hidden).float() + self.never_V
+
+    def nlls(self, lines_BT: Tensor) -> Tensor:
+        """Negative log likelihood of each token after those before it, in nats, shape (B, T); 0 of PAD and UNKNOWN."""
+        inputs_BT = F.pad(lines_BT[:, :-1], (1, 0), value=START)
+        hidden_BTH, _ = self.lstm(self.embedding(inputs_BT))
+        target_BT = lines_BT.masked_fill(lines_BT == UNKNOWN, PAD)
+        losses = F.cross_entropy(
+            self.logits(hidden_BTH).flatten(0, 1), target_BT.flatten(), ignore_index=PAD, reduction="none"
+        )
+        return losses.view(lines_BT.shape)
+
+    def nll(self, lines_BT: Tensor) -> Tensor:
+        """The same, the mean over tokens."""
+        return self.nlls(lines_BT).sum() / ((lines_BT != PAD) & (lines_BT != UNKNOWN)).sum()
+
+    def start(self, count: int) -> tuple[Tensor, State]:
+        """The token that stands before a line, shape (N,), and a state that remembers nothing."""
+        device = self.never_V.device
+        hidden_NH = self.head.weight.new_zeros(count, self.lstm.hidden_size)
+        return torch.full((count,), START, device=device), (hidden_NH, hidden_NH)
+
+    def step(self, embedded_NE: Tensor, state: State) -> tuple[Tensor, State]:
+        """Logits of the next token, shape (N, V), and the state, after one more token."""
+        state = torch.lstm_cell(embedded_NE, state, *self.lstm.all_weights[0])
+        return self.logits(state[0]), state
+
+    def draw(
+        self, count: int, length: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Lines that are drawn token by token, shape (N, T), with PAD behind END.
+
+        Args:
+            count: N.
+            length: T.
+            temperature: Divides the logits.
+            generator: Decides what is drawn, on the CPU; None takes the global one of the device.
+        """
+        return torch.stack([token_N for token_N, _ in self.drawing(count, length, temperature, generator)], dim=1)
+
+    def drawing(
+        self, count: int, length: int, temperature: float, generator: torch.Generator | None
+    ) -> Iterator[tuple[Tensor, State]]:
+        """Each token of lines that are drawn, and the state before it."""
+        token_N, state = self.start(count)
+        open_N = torch.ones_like(token_N, dtype=torch.bool)
+        for _ in range(length):
+            logits_NV, state = self.step(self.embedding(token_N), state)
+            token_N = pick(logits_NV / temperature, generator).masked_fill(~open_N, PAD)
+            open_N = open_N & (token_N != END)
+            yield token_N, state
+
+    def draw_soft(self, count: int, length: int, temperature: float) -> Tensor:
+        """Lines of soft tokens, through which a gradient passes, shape (N, T, V); all PAD behind an END."""
+        token_N, state = self.start(count)
+        embedded_NE, open_N1 = self.embedding(token_N), torch.ones(count, 1, device=token_N.device)
+        pad_V = F.one_hot(torch.tensor(PAD, device=token_N.device), self.head.out_features).float()
+        tokens = []
+        for _ in range(length):
+            logits_NV, state = self.step(embedded_NE, state)
+            soft_NV = F.gumbel_softmax(logits_NV, tau=temperature)
+            embedded_NE = soft_NV @ self.embedding.weight
+            tokens.append(open_N1 * soft_NV + (1 - open_N1) * pad_V)
+            open_N1 = open_N1 * (soft_NV.detach().argmax(dim=1, keepdim=True) != END)
+        return torch.stack(tokens, dim=1)
+
+
+class ConvolutionalReader(nn.Module):
+    """A line to a score that is high for real ones, by its runs of few tokens."""
+
+    def __init__(self, vocabulary: int, dim: int, widths: tuple[int, ...], num_filters: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, dim)
+        self.filters = nn.ModuleList(nn.Conv1d(dim, num_filters, width) for width in widths)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(num_filters * len(widths), 1)
+
+    def forward(self, lines: Tensor) -> Tensor:
+        """Scores, shape (B,), of tokens (B, T), or of soft tokens (B, T, V)."""
+        embedded_BET = embed(self.embedding, lines).transpose(1, 2)
+        found = [filters(embedded_BET).amax(dim=2).relu() for filters in self.filters]
+        return self.head(self.dropout(torch.cat(found, dim=1))).squeeze(1)
+
+
+class RecurrentReader(nn.Module):
+    """A line to a score that is high for real ones, by an LSTM of both directions."""
+
+    def __init__(self, vocabulary: int, dim: int, widths: tuple[int, ...], num_filters: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, dim)
+        self.lstm = nn.LSTM(dim, num_filters, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * num_filters, 1)
+
+    def forward(self, lines: Tensor) -> Tensor:
+        """Scores, shape (B,), of tokens (B, T), or of soft tokens (B, T, V)."""
+        hidden_BTH, _ = self.lstm(embed(self.embedding, lines))
+        return self.head(self.dropout(hidden_BTH.amax(dim=1))).squeeze(1)
+
+
+def embed(embedding: nn.Embedding, lines: Tensor) -> Tensor:
+    """Embedded tokens, or soft tokens' mean embeddings, shape (B, T, E)."""
+    return lines @ embedding.weight if lines.is_floating_point() else embedding(lines)
+
+
+def pick(logits_NV: Tensor, generator: torch.Generator | None) -> Tensor:
+    """A token of each row, drawn by its logits, shape (N,)."""
+    probability_NV = logits_NV.softmax(dim=1)
+    if generator is None:
+        # The largest of p / e, e exponential, is a draw by p; faster than multinomial, which counts up each row.
+        return (probability_NV / torch.empty_like(probability_NV).exponential_()).argmax(dim=1)
+    return torch.multinomial(probability_NV.cpu(), 1, generator=generator)[:, 0].to(logits_NV.device)
+
+
+def rewards(generator: LineGenerator, realness, lines_BT: Tensor, num_rollouts: int) -> Tensor:
+    """What each token of lines is worth: how real the lines are that follow from it, on average, shape (B, T).
+
+    All beginnings are gone on from at once: at place t those of every length up to t draw their next token.
+
+    Args:
+        generator: Goes on from each beginning.
+        realness: From lines (N, T) to how probably real each is, (N,).
+        lines_BT: The lines.
+        num_rollouts: R: lines that are drawn from each beginning; the whole lines need none.
+    """
+    (num_lines, length), rows = lines_BT.shape, num_rollouts * len(lines_BT)
+    finished_TNT = lines_BT.repeat(length - 1, num_rollouts, 1)
+    token_B, state = generator.start(num_lines)
+    states = []
+    for place in range(length - 1):
+        _, state = generator.step(generator.embedding(token_B), state)
+        token_B = lines_BT[:, place]
+        states.append(state)
+    token_N, open_N = lines_BT.new_empty(0), torch.empty(0, dtype=torch.bool, device=lines_BT.device)
+    hidden = tuple(part.new_empty(0, part.shape[1]) for part in state)
+    for place in range(1, length):
+        # One more beginning, of the first ``place`` tokens, joins those that are being gone on from.
+        token_N = torch.cat([token_N, lines_BT[:, place - 1].repeat(num_rollouts)])
+        open_N = torch.cat(
+            [open_N, (lines_BT[:, place - 1] != END).logical_and(lines_BT[:, place - 1] != PAD).repeat(num_rollouts)]
+        )
+        hidden = tuple(
+            torch.cat([part, new.repeat(num_rollouts, 1)]) for part, new in zip(hidden, states[place - 1], strict=True)
+        )
+        logits_NV, hidden = generator.step(generator.embedding(token_N), hidden)
+        token_N = pick(logits_NV, None).masked_fill(~open_N, PAD)
+        open_N = open_N & (token_N != END)
+        finished_TNT[:place, :, place] = token_N.view(place, rows)
+    worth_TB = realness(finished_TNT.flatten(0, 1)).view(length - 1, num_rollouts, num_lines).mean(dim=1)
+    return torch.cat([worth_TB, realness(lines_BT)[None]]).T

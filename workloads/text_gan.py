@@ -1,0 +1,26 @@
+"""Lines by a generator that plays against a discriminator: of an oracle, or of Shakespeare.
+
+Not measured yet 0.0: raydeck train text_gan
+"""
+
+from lightning_modules.text_gan import TextGAN
+from workloads import _baselines_lines
+from workloads._spec import Workload
+from workloads.data.lines import Lines
+
+WORKLOAD = Workload(
+    task="lines like those of a set",
+    model=TextGAN,
+    data=Lines,
+    metric="oracle_nll",
+    monitor="val/criterion",
+    links={"vocabulary": "vocabulary", "length": "length", "ends": "ends"},
+    defaults={"trainer.max_epochs": 80, "trainer.gradient_clip_val": 5.0, "trainer.sample_every_n_steps": 1000},
+    smoke={
+        "data.num_lines": 320, "data.length": 6, "data.vocabulary_size": 50, "model.pretrain_epochs": 1,
+        "model.discriminator_epochs": 1, "model.discriminator_steps": 2, "model.num_rollouts": 2,
+        "trainer.max_epochs": 3,
+    },
+    baselines=_baselines_lines.lines,
+    find_unused_parameters=True,
+)  # fmt: skip
