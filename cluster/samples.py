@@ -1,11 +1,13 @@
 """What a network makes while it trains, drawn every so many steps from the same noise, so that one sees it learn."""
 
 import io
+from functools import partial
 
 import pytorch_lightning as L
 import torch
 
 from cluster.folder import Folder
+from cluster.writing import Writer
 
 FOLDER = "samples"
 """Where they are, in the run's directory."""
@@ -17,10 +19,11 @@ class Samples(L.Callback):
     Args:
         folder: The run directory.
         every: Steps from one to the next.
+        writer: What writes for the run.
     """
 
-    def __init__(self, folder: Folder, every: int) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Folder, every: int, writer: Writer) -> None:
+        self.folder, self.every, self.writer = folder / FOLDER, every, writer
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: object) -> None:
         if trainer.is_global_zero and trainer.global_step % self.every == 0:
@@ -28,11 +31,14 @@ class Samples(L.Callback):
             with torch.no_grad():
                 made = pl_module.samples()
             pl_module.train()
-            name = f"{FOLDER}/step-{trainer.global_step:08}"
-            if isinstance(made, torch.Tensor):
-                self.folder.write(f"{name}.png", drawn(made), durable=False)
-            else:
-                self.folder.write(f"{name}.txt", "\n".join([*made, ""]).encode(), durable=False)
+            text = not isinstance(made, torch.Tensor)
+            name = f"step-{trainer.global_step:08}.{'txt' if text else 'png'}"
+            content = "\n".join([*made, ""]).encode() if text else drawn(made)
+            self.writer.put(("samples", partial(self._write, name, content)))
+
+    def _write(self, name: str, content: bytes) -> None:
+        self.folder.make()
+        self.folder.write(name, content, durable=False)
 
 
 def drawn(pictures_NCHW: torch.Tensor) -> bytes:

@@ -235,10 +235,10 @@ class Lines(DataModule):
         return [{"text": line} for line in self.lines(outputs["tokens"])]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"tokenizer": self.tokenizer.state()} if self.tokenizer else {}
+        return {"tokenizer": self.tokenizer.state() if self.tokenizer else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict:
+        if state_dict.get("tokenizer"):
             self.tokenizer = Tokenizer.restore(state_dict["tokenizer"])
 
 
