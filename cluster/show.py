@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 import torchmetrics
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from cluster.placement import Placement
 from workloads._machine import inspect
@@ -72,23 +73,29 @@ def layers(model: nn.Module, input_shape: tuple[int, ...] | None) -> list[dict[s
     def note(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         shape = list(output.shape[1:]) if isinstance(output, torch.Tensor) else None
         counts = sum(p.numel() for p in module.parameters())
-        rows.append({"name": name, "kind": type(module).__name__, "output": shape, "num_parameters": counts})
+        kind = type(module).__name__.removeprefix("Parametrized")
+        rows.append({"name": name, "kind": kind, "output": shape, "num_parameters": counts})
 
-    leaves = [(name, m) for name, m in model.named_modules() if name and not list(m.children()) and has_name(m)]
-    if input_shape is None:
+    leaves = [(name, m) for name, m in model.named_modules() if name and is_layer(name, m)]
+    inputs = getattr(model, "example_input_array", None)
+    if inputs is None and input_shape is not None:
+        inputs = torch.empty(2, *input_shape, device="meta")
+    if inputs is None:
         for name, module in leaves:
             note(name, module, None, None)
         return rows
     hooks = [m.register_forward_hook(functools.partial(note, name)) for name, m in leaves]
     model.eval()
-    model(torch.empty(2, *input_shape, device="meta"))
+    model(*inputs) if isinstance(inputs, tuple) else model(inputs)
     for hook in hooks:
         hook.remove()
     return rows
 
 
-def has_name(module: nn.Module) -> bool:
-    """Whether a leaf is part of the network rather than a metric."""
+def is_layer(name: str, module: nn.Module) -> bool:
+    """Whether a module is a layer of the network rather than a container, a metric or what makes a layer's weights."""
+    if ".parametrizations" in name or not (is_parametrized(module) or not list(module.children())):
+        return False
     of_ours = type(module).__module__.startswith(("torch.", "lightning_modules"))
     return of_ours and not isinstance(module, torchmetrics.Metric)
 

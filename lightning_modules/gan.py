@@ -112,6 +112,10 @@ class GAN(Players):
             for name, rate in rates.items()
         }
         self.val_samples, self.test_samples = (Collected(("picture", "target")) for _ in range(2))
+        self.example_input_array = (
+            torch.zeros(2, noise_dim),
+            torch.zeros(2, dtype=torch.int64) if conditional else None,
+        )
         self.register_buffer("sample_noise_BZ", torch.randn(NUM_SAMPLES, noise_dim), persistent=True)
 
     def _check(self) -> None:
@@ -195,8 +199,8 @@ class GAN(Players):
         return (self.averaged.module(noise_BZ, label_B).float() + 1) / 2
 
     def forward(self, noise_BZ: Tensor, label_B: Tensor | None = None) -> Tensor:
-        """Pictures in [0, 1], shape (B, C, H, W)."""
-        return self.make(noise_BZ, label_B)
+        """The whole game: the discriminator's scores of pictures that the generator makes of noise, shape (B,)."""
+        return self.discriminator(self.generator(noise_BZ, label_B), label_B)
 
     def _own_noise(self, count: int, batch_idx: int) -> Tensor:
         """This rank's part of an evaluation batch's noise; on any number of ranks the same, in every evaluation."""

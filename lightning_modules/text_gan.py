@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lightning_modules.shared import objectives, optimization
+from lightning_modules.shared import optimization
 from lightning_modules.shared.collected import Collected, scored
 from lightning_modules.shared.decoding import END, PAD, START, UNKNOWN
 from lightning_modules.shared.players import Player, Players, phase_at
@@ -100,7 +100,10 @@ class TextGAN(Players):
 
     def _check(self) -> None:
         key = self.hparams
-        objectives.check(dropout=key.discriminator_dropout, label_smoothing=0.0)
+        if not 0 <= key.discriminator_dropout < 1:
+            raise ValueError(
+                f"model.discriminator_dropout: expected a fraction from 0 to below 1, got {key.discriminator_dropout}"
+            )
         for name in ("embedding_dim", "hidden_dim", "discriminator_dim", "num_filters", "num_rollouts"):
             if key[name] < 1:
                 raise ValueError(f"model.{name}: expected at least 1, got {key[name]}")
@@ -385,9 +388,8 @@ def rewards(generator: LineGenerator, realness, lines_BT: Tensor, num_rollouts: 
     for place in range(1, length):
         # One more beginning, of the first ``place`` tokens, joins those that are being gone on from.
         token_N = torch.cat([token_N, lines_BT[:, place - 1].repeat(num_rollouts)])
-        open_N = torch.cat(
-            [open_N, (lines_BT[:, place - 1] != END).logical_and(lines_BT[:, place - 1] != PAD).repeat(num_rollouts)]
-        )
+        goes_on_B = (lines_BT[:, place - 1] != END) & (lines_BT[:, place - 1] != PAD)
+        open_N = torch.cat([open_N, goes_on_B.repeat(num_rollouts)])
         hidden = tuple(
             torch.cat([part, new.repeat(num_rollouts, 1)]) for part, new in zip(hidden, states[place - 1], strict=True)
         )

@@ -194,7 +194,7 @@ class Samples(Reader):
         self.show = show
         chosen = [self.data.classes.index(name) for name in inputs] or [-1]
         target_N = torch.tensor(chosen).repeat(-(-num_samples // len(chosen)))[:num_samples]
-        names = [f"sample {i}" + (f" ({inputs[i % len(inputs)]})" if inputs else "") for i in range(num_samples)]
+        names = [f"sample {i + 1}" + (f" ({inputs[i % len(inputs)]})" if inputs else "") for i in range(num_samples)]
         return Inputs(names, InMemory({"target": target_N}))
 
     def answers(self, outputs: dict[str, Tensor]) -> list[dict[str, Any]]:

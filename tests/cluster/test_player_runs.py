@@ -200,8 +200,7 @@ def test_two_workers_keep_all_networks_in_step(tmp_path):
     assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
     for name in SMALL:
         ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
-        model = workloads.load(name).build_model
-        assert model and len(ranks[0]) > 10
+        assert len(ranks[0]) > 5
         # Statistics of a batch are each rank's own, and so are their averages: rank 0's are those that are kept.
         compared = [key for key in ranks[0] if "running_" not in key]
         assert all(torch.equal(ranks[0][key], ranks[1][key]) for key in compared), name
