@@ -118,7 +118,7 @@ def test_a_smoke_run_logs_its_monitor_and_its_result(name, smoke):
 
 
 @each
-def test_a_reloaded_checkpoint_gives_the_run_s_own_test_metrics_and_equal_outputs(name, smoke):
+def test_a_reloaded_checkpoint_gives_the_run_s_own_test_metrics_and_equal_outputs(name, smoke, tmp_path, sample_inputs):
     workload = workloads.load(name)
     result, run, config = smoke(name)
     machine = inspect("cpu", config["trainer"]["precision"], 1)
@@ -126,8 +126,9 @@ def test_a_reloaded_checkpoint_gives_the_run_s_own_test_metrics_and_equal_output
         model, data = restore(workload, config, path / WEIGHTS, machine)
         again, _ = restore(workload, config, path / WEIGHTS, machine)
     assert evaluate(model, data, machine, whole=False) == result["test"]
-    split = data.splits["test"]
-    batch = data.on_after_batch_transfer(split.gather(split.plan(4, seed=0, epoch=0, shuffle=False)[0]), 0)
+    reader = workload.reader_of(data)
+    asked = reader.encode(sample_inputs(type(reader).__name__, tmp_path)).examples
+    batch = data.on_after_batch_transfer(asked.gather(asked.plan(4, seed=0, epoch=0, shuffle=False)[0]), 0)
     for ours, theirs in zip(outputs(model, batch), outputs(again, batch), strict=True):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 

@@ -21,8 +21,8 @@ WORKLOAD = Workload(
         "trainer.max_epochs": 50, "trainer.sample_every_n_steps": 500,
     },
     smoke={
-        "data.num_examples": 300, "data.num_labelled": 100, "data.unlabelled_epochs": 2,
-        "model.hidden_dims": (32, 32), "trainer.max_epochs": 4,
+        "data.num_examples": 300, "data.num_labelled": 100, "data.unlabelled_epochs": 4,
+        "model.hidden_dims": (32, 32), "trainer.max_epochs": 6,
     },
     baselines=_baselines_labelled.labelled,
     find_unused_parameters=True,

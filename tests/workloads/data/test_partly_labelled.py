@@ -89,9 +89,9 @@ def test_a_class_that_is_left_out_is_in_the_test_alone():
 
 def test_epochs_without_labels_must_leave_one_with(tmp_path, raydeck):
     _, err = raydeck(
-        "train", "stacked_autoencoder", "--smoke", "--trainer.max_epochs", "2", "--storage", tmp_path / "runs", code=2
+        "train", "stacked_autoencoder", "--smoke", "--trainer.max_epochs", "4", "--storage", tmp_path / "runs", code=2
     )
-    assert "data.unlabelled_epochs: 2 of 2 epochs leave none with labels; set --trainer.max_epochs to at least 3" in err
+    assert "data.unlabelled_epochs: 4 of 4 epochs leave none with labels; set --trainer.max_epochs to at least 5" in err
     assert not (tmp_path / "runs").exists()
 
 
