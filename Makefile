@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/raydeck train cnn
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadgroup
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow

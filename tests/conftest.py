@@ -12,6 +12,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two processes share the tests: all that start Ray go to one, so that none meets another's cluster.
+
+    The others go by file, so that what a module's tests share is made once.
+    """
+    for item in items:
+        starts_ray = item.get_closest_marker("ray") or {"head", "local_cluster"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
+
+
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without a cluster in it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}

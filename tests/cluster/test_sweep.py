@@ -33,6 +33,10 @@ def wait_for(process, done, seconds=120):
     assert done(), process.communicate()
 
 
+def actors(process):
+    return [pid for pid, command in descendants(process.pid).items() if "ResourceTrainable" in command]
+
+
 def best_of(folder, name="s"):
     result = json.loads((folder / "runs" / name / "result.json").read_text())
     return result["best_trial"], result["monitor"]["best"], (folder / "runs" / name / "best.yaml").read_text()
@@ -40,7 +44,7 @@ def best_of(folder, name="s"):
 
 @pytest.mark.ray
 def test_a_sweep_killed_at_half_of_its_trials_ends_as_one_that_never_was(raydeck, raydeck_in, tmp_path):
-    command = (*SWEEP, "--name", "s", "--trials", "12", "--max-epochs", "40", "--seed", "3", "--keep-trials", "2")
+    command = (*SWEEP, "--name", "s", "--trials", "6", "--max-epochs", "40", "--seed", "3", "--keep-trials", "2")
     process = raydeck.start(*command)
     trials = tmp_path / "runs" / "s" / "trials"
 
@@ -49,13 +53,13 @@ def test_a_sweep_killed_at_half_of_its_trials_ends_as_one_that_never_was(raydeck
 
     def halfway():
         running = [p for p in trials.glob("*") if status(p) == "running" and list(p.glob("checkpoints/step-*"))]
-        return len(ended()) >= 6 and running
+        return len(ended()) >= 3 and running
 
     wait_for(process, halfway)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     done = ended()
-    assert 6 <= len(done) < 12
+    assert 3 <= len(done) < 6
     written = {p: p.stat().st_mtime_ns for name in done for p in (trials / name).glob("metrics.csv")}
     (begun,) = [p for p in trials.glob("*") if status(p) == "running"]
     before = len((begun / "metrics.csv").read_text().splitlines()) if (begun / "metrics.csv").exists() else 0
@@ -69,7 +73,7 @@ def test_a_sweep_killed_at_half_of_its_trials_ends_as_one_that_never_was(raydeck
     ours, theirs = trials_csv(tmp_path), trials_csv(tmp_path / "whole")
     same = [{k: v for k, v in row.items() if k not in ("seconds", "minutes")} for row in ours]
     assert same == [{k: v for k, v in row.items() if k not in ("seconds", "minutes")} for row in theirs]
-    assert len(same) == 12 and before <= 41
+    assert len(same) == 6 and before <= 41
     # Within the disk budget only the two best keep their checkpoints, and the best can be evaluated.
     assert sorted(p.parent.name for p in trials.glob("*/checkpoints")) == sorted(row["trial"] for row in ours[:2])
     assert "accuracy" in raydeck("evaluate", f"runs/s/trials/{ours[0]['trial']}")[0]
@@ -80,7 +84,7 @@ def test_a_sweep_killed_at_half_of_its_trials_ends_as_one_that_never_was(raydeck
 
 @pytest.mark.ray
 def test_ctrl_c_saves_says_how_to_go_on_and_more_trials_extend(raydeck, tmp_path):
-    command = (*SWEEP, "--name", "s", "--max-epochs", "300", "--trials")
+    command = (*SWEEP, "--name", "s", "--max-epochs", "120", "--trials")
     process = raydeck.start(*command, "2")
     trials = tmp_path / "runs" / "s" / "trials"
     wait_for(process, lambda: list(trials.glob("0001/metrics.csv")))
@@ -93,7 +97,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_more_trials_extend(raydeck, tmp_path
     assert [row["status"] for row in trials_csv(tmp_path)] == ["finished"] * 3
     assert "best of 3 trials" in out or "trial\tstatus" in out
     epochs = [line.split(",")[0] for line in (trials / "0001" / "metrics.csv").read_text().splitlines()[1:]]
-    assert epochs == [str(k) for k in range(1, 301)]
+    assert epochs == [str(k) for k in range(1, 121)]
 
 
 @pytest.mark.ray
@@ -119,12 +123,14 @@ def test_a_failing_trial_is_recorded_with_its_reason_and_the_others_go_on(raydec
 @pytest.mark.parametrize("retries", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, tmp_path, retries):
     process = raydeck.start(
-        *SWEEP, "--name", "s", "--trials", "2", "--max-epochs", "300", "--max-failures", str(retries)
+        *SWEEP, "--name", "s", "--trials", "2", "--max-epochs", "120", "--max-failures", str(retries)
     )
     trials = tmp_path / "runs" / "s" / "trials"
     wait_for(process, lambda: list(trials.glob("0001/metrics.csv")))
-    (actor,) = [pid for pid, command in descendants(process.pid).items() if "ResourceTrainable" in command]
-    os.kill(actor, signal.SIGKILL)
+    found = []
+    # Ray rewrites an actor's title as it works: for a moment there is none.
+    wait_for(process, lambda: found or found.extend(actors(process)))
+    os.kill(found[0], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     rows = {row["trial"]: row for row in trials_csv(tmp_path)}
@@ -132,7 +138,7 @@ def test_a_trial_whose_process_is_killed_is_told_and_the_sweep_goes_on(raydeck, 
     if retries:
         assert rows["0001"]["status"] == "finished"
         epochs = [line.split(",")[0] for line in (trials / "0001" / "metrics.csv").read_text().splitlines()[1:]]
-        assert epochs == [str(k) for k in range(1, 301)]
+        assert epochs == [str(k) for k in range(1, 121)]
     else:
         assert rows["0001"]["status"] == "failed"
         assert "0001 failed: its process died (out of memory, or killed)" in out
