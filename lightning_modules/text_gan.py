@@ -357,11 +357,11 @@ def embed(embedding: nn.Embedding, lines: Tensor) -> Tensor:
 
 def pick(logits_NV: Tensor, generator: torch.Generator | None) -> Tensor:
     """A token of each row, drawn by its logits, shape (N,)."""
-    probability_NV = logits_NV.softmax(dim=1)
-    if generator is None:
-        # The largest of p / e, e exponential, is a draw by p; faster than multinomial, which counts up each row.
-        return (probability_NV / torch.empty_like(probability_NV).exponential_()).argmax(dim=1)
-    return torch.multinomial(probability_NV.cpu(), 1, generator=generator)[:, 0].to(logits_NV.device)
+    sums_NV = logits_NV.softmax(dim=1).cumsum(dim=1)
+    device = logits_NV.device if generator is None else "cpu"
+    level_N1 = torch.rand(len(logits_NV), 1, generator=generator, device=device).to(logits_NV.device)
+    # The first token whose sum is above a part of the whole: one random number a row, where others draw one a token.
+    return torch.searchsorted(sums_NV, level_N1 * sums_NV[:, -1:], right=True)[:, 0].clamp(max=logits_NV.shape[1] - 1)
 
 
 def rewards(generator: LineGenerator, realness, lines_BT: Tensor, num_rollouts: int) -> Tensor:

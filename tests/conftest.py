@@ -18,7 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The others go by file, so that what a module's tests share is made once.
     """
     for item in items:
-        starts_ray = item.get_closest_marker("ray") or {"head", "local_cluster"} & set(getattr(item, "fixturenames", ()))
+        lasting = {"head", "local_cluster"} & set(getattr(item, "fixturenames", ()))
+        starts_ray = lasting or item.get_closest_marker("ray")
         item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
 
 

@@ -12,7 +12,7 @@ from workloads.data.images import Images
 
 EPOCHS = 60
 AUTOENCODER = {
-    "variational": True, "code_dim": 16, "hidden_dims": (512, 256), "kl_weight": 1.0, "lr": 2e-3
+    "variational": True, "code_dim": 8, "hidden_dims": (512, 256), "kl_weight": 1.0, "lr": 2e-3
 }  # fmt: skip
 """The variational autoencoder, with settings that were chosen on validation."""
 

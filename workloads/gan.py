@@ -15,10 +15,13 @@ WORKLOAD = Workload(
     metric="frechet_distance",
     monitor="val/frechet_distance",
     links={"input_shape": "input_shape", "num_classes": "num_classes"},
-    defaults={"data.labels": "optional", "trainer.sample_every_n_steps": 500, "trainer.max_epochs": 120},
+    defaults={
+        "data.labels": "optional", "model.schedule": "cosine", "trainer.precision": "bf16-mixed",
+        "trainer.max_epochs": 120, "trainer.check_val_every_n_epoch": 5, "trainer.sample_every_n_steps": 500,
+    },
     smoke={
         "data.num_examples": 300, "model.generator_channels": (16, 8), "model.discriminator_channels": (8, 16),
-        "model.noise_dim": 16, "trainer.max_epochs": 2,
+        "model.noise_dim": 16, "trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1,
     },
     baselines=_baselines_samples.samples,
     reader=_samples.Samples,

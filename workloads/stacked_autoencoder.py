@@ -18,7 +18,7 @@ WORKLOAD = Workload(
     links={key: key for key in ("input_shape", "output", "num_outputs", "unlabelled_epochs")},
     defaults={
         "data.labels": "optional", "data.num_labelled": 300, "data.unlabelled_epochs": 30,
-        "trainer.max_epochs": 50, "trainer.sample_every_n_steps": 500,
+        "trainer.max_epochs": 45, "trainer.sample_every_n_steps": 500,
     },
     smoke={
         "data.num_examples": 300, "data.num_labelled": 100, "data.unlabelled_epochs": 4,

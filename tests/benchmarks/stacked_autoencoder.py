@@ -50,7 +50,7 @@ def main():
     began = time.monotonic()
     labels = [int(word) for word in sys.argv[1:]] or LABELS
     tasks = [(n, a, seed, p) for n in labels for a in ACTIVATIONS for p in (True, False) for seed in SEEDS]
-    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=None) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         errors = dict(zip(tasks, pool.map(test_error, tasks, chunksize=1), strict=True))
     print(f"{'labels':>6} {'units':>8} {'pretrained':>16} {'without':>16} {'better by':>10} {'p':>8}")
     for n in labels:

@@ -219,7 +219,7 @@ def contact_sheet(
     # Small pictures are enlarged by whole steps, so that each pixel stays a crisp square.
     side = pictures_NCSS.shape[-1]
     shown = side * max(1, round(112 / side)) if side <= 168 else 168
-    gap, line = 14, 22
+    gap, line = 14, 22 if any(map(any, titles)) else 0
     columns = min(columns, len(titles))
     rows = -(-len(titles) // columns)
     sheet = Image.new("RGB", (gap + columns * (shown + gap), gap + rows * (shown + line + gap)), "white")
