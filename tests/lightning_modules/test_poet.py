@@ -202,6 +202,7 @@ whole = tuple(torch.arange(30.0).reshape(2, 5, 3) + k for k in range(2))
 own = own_streams(whole, rank, 2, torch.device("cpu"))
 assert [part.shape[1] for part in own] == [3 - rank] * 2
 assert all(map(torch.equal, all_streams(own, 2), whole))
+torch.distributed.destroy_process_group()
 """
 
 
