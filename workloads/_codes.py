@@ -118,7 +118,8 @@ class Codes(Reader):
             raise ValueError(f"--num-images: expected at least 1, got {num_images}")
         self.data.setup("test")
         split = self.data.splits["test"]
-        batch = split.gather(torch.arange(min(num_images, len(split))))
+        # From all over the split, which may be in the order of its classes.
+        batch = split.gather(torch.linspace(0, len(split) - 1, min(num_images, len(split))).long())
         names = [
             f"test image {i}" + (f" ({self.data.classes[target]})" if target >= 0 else "")
             for i, target in enumerate(batch["target"].tolist(), start=1)

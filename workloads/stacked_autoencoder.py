@@ -1,6 +1,7 @@
 """Stacked denoising autoencoder: layers that learn from images without labels, then the whole from a few with.
 
-Not measured yet 0.0: raydeck train stacked_autoencoder
+Accuracy 0.890 on the 1,000 test digits of MNIST-5k with 300 labels of its 3,500 training digits, 0.878 without
+pretraining, 0.883 by an SVM, in 48 s on one core, 2026-11-27: raydeck train stacked_autoencoder --cpus-per-worker 1
 """
 
 from lightning_modules.stacked_autoencoder import StackedAutoencoder
