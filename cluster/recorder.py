@@ -121,7 +121,8 @@ class Recorder(L.Callback):
             # schedule does; so the place in the epoch is our own to restore.
             self.batches.load_state_dict(self.resume_batches)
         if not trainer.is_global_zero:
-            self.sums = {}  # rank 0 goes on with the sums of all
+            # Rank 0 goes on with the sums of all; the names are the same on every rank, or they could not be summed up.
+            self.sums = {name: (0.0, 0) for name in self.sums}
         self.began = self.saved = time.monotonic()
         self.began_with, self.began_examples = self.seconds, self.examples
         total = trainer.max_epochs * trainer.num_training_batches

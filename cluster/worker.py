@@ -82,7 +82,8 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
     recorder = Recorder(run.folder, store, workload.monitor, job.saving, session, config, norms)
     callbacks: list[L.Callback] = [recorder, norms] if norms else [recorder]
     if options["sample_every_n_steps"] and hasattr(model, "samples"):
-        callbacks.append(Samples(run.folder, options["sample_every_n_steps"], recorder.writer))
+        # Before the recorder, which may stop the run at this very step.
+        callbacks.insert(0, Samples(run.folder, options["sample_every_n_steps"], recorder.writer))
     if options["early_stopping_patience"]:
         # Not strict: a phase that does not measure the monitored metric is not stopped by it.
         patience = options["early_stopping_patience"]

@@ -1,15 +1,13 @@
 """What every workload promises, found by discovery: a new one is tested by existing."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from two_ranks import run as run_two_ranks
 
 import workloads
 from cluster import spaces
@@ -157,25 +155,14 @@ def test_predict_answers_in_a_person_s_words(name, smoke, tmp_path, sample_input
 
 
 TWO_RANKS = """
-import json, os, sys, torch
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
-from pytorch_lightning.strategies import DDPStrategy
 import workloads
-from cluster.placement import Placement
-from cluster.session import LocalSession, ddp_options
-from cluster.worker import Job, fit
-
-class Gloo(LocalSession):
-    def trainer_arguments(self, accelerator, find_unused_parameters):
-        strategy = DDPStrategy(process_group_backend="gloo", **ddp_options(find_unused_parameters))
-        return {"accelerator": "cpu", "devices": 2, "strategy": strategy, "plugins": [TorchElasticEnvironment()]}
 
 for name in sys.argv[2:]:
     workload = workloads.load(name)
     config = workload.config(workload.smoke)
-    job = Job(workload=name, config=config, directory=f"{sys.argv[1]}/{name}", placement=Placement(cpus_per_worker=1),
-              baselines=False)
-    result = fit(job, Gloo())
+    job = worker.Job(workload=name, config=config, directory=f"{sys.argv[1]}/{name}",
+                     placement=Placement(cpus_per_worker=1), baselines=False)
+    result = worker.fit(job, Gloo())
     with open(f"{sys.argv[1]}/{name}-{os.environ['RANK']}.json", "w") as file:
         json.dump(result, file)
 """
@@ -184,30 +171,8 @@ for name in sys.argv[2:]:
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     """All smoke runs by one pair of gloo processes, without Ray: two folders of results."""
-    import socket
-
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2",
-        "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_RANKS, str(folder), *NAMES],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        said = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
+    run_two_ranks(TWO_RANKS, str(folder), *NAMES)
     return folder
 
 

@@ -4,17 +4,13 @@ Shapes: N images.
 """
 
 import copy
-import tempfile
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from workloads import _baselines
 from workloads._extras import need
-from workloads._trainer import silent_trainer
+from workloads._trainer import retrained
 from workloads.data.images import Images
-
-MONITOR = "val/accuracy"
 
 
 def labelled(data: Images) -> dict[str, float]:
@@ -49,27 +45,10 @@ def _pixels(split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def without_pretraining(data: Images) -> float:
-    """The same network, seed, settings and epochs with labels, from weights that are drawn at random.
-
-    As of the run itself, the epoch that is best on validation is tested.
-    """
-    run = data.trainer
-    torch.manual_seed(data.seed)
-    model = type(run.lightning_module)(**{**run.lightning_module.hparams, "unlabelled_epochs": 0})
-    model.gradient_clip_val = run.lightning_module.gradient_clip_val
+    """The same network, seed, settings and epochs with labels, from weights that are drawn at random."""
     alone = copy.copy(data)
     alone.splits = dict(data.splits, train=copy.copy(data.splits["train"]))
     alone.splits["train"].unlabelled_epochs = 0
-    alone.trainer = None
-    with tempfile.TemporaryDirectory(prefix="raydeck-") as scratch:
-        best = ModelCheckpoint(scratch, monitor=MONITOR, mode="max")
-        trainer = silent_trainer(
-            data.machine,
-            max_epochs=run.max_epochs - data.unlabelled_epochs,
-            callbacks=[best],
-            enable_checkpointing=True,
-            default_root_dir=scratch,
-        )
-        trainer.fit(model, datamodule=alone)
-        values = trainer.test(model, datamodule=alone, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-    return values[0]["test/accuracy"]
+    epochs = data.trainer.max_epochs - data.unlabelled_epochs
+    found = retrained(alone, {"unlabelled_epochs": 0}, monitor="val/accuracy", mode="max", max_epochs=epochs)
+    return found["test/accuracy"]

@@ -1,16 +1,10 @@
 """What an adversary's lines stand beside: the same generator by likelihood alone, real lines, and tokens at random."""
 
-import copy
-import tempfile
-
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from workloads._trainer import silent_trainer
+from workloads._trainer import retrained
 from workloads.data._ragged import PAD
 from workloads.data.lines import Lines
-
-MONITOR = "val/criterion"
 
 
 def lines(data: Lines) -> dict[str, float]:
@@ -35,21 +29,6 @@ def lines(data: Lines) -> dict[str, float]:
 
 def by_likelihood(data: Lines) -> float:
     """The quoted metric of the same generator, trained by likelihood for as many epochs as the run."""
-    run = data.trainer
-    torch.manual_seed(data.seed)
-    model = type(run.lightning_module)(**{**run.lightning_module.hparams, "pretrain_epochs": run.max_epochs})
-    model.gradient_clip_val = run.lightning_module.gradient_clip_val
-    alone = copy.copy(data)
-    alone.trainer = None
-    with tempfile.TemporaryDirectory(prefix="raydeck-") as scratch:
-        best = ModelCheckpoint(scratch, monitor=MONITOR, mode="min")
-        trainer = silent_trainer(
-            data.machine,
-            max_epochs=run.max_epochs,
-            callbacks=[best],
-            enable_checkpointing=True,
-            default_root_dir=scratch,
-        )
-        trainer.fit(model, datamodule=alone)
-        values = trainer.test(model, datamodule=alone, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
-    return values[0][f"test/{data.metric}"]
+    epochs = data.trainer.max_epochs
+    found = retrained(data, {"pretrain_epochs": epochs}, monitor="val/criterion", mode="min", max_epochs=epochs)
+    return found[f"test/{data.metric}"]

@@ -12,7 +12,7 @@ count      one: logarithm of the rate   count                       Poisson nega
 Shapes: B examples, K logits (1, or the number of classes).
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,13 @@ Output = Literal["binary", "multiclass", "regression", "count"]
 
 
 def num_logits(output: Output, num_outputs: int) -> int:
-    """K: the width of a network's last layer."""
+    """K: the width of a network's last layer.
+
+    Raises:
+        ValueError: The data has no labels to predict.
+    """
+    if output not in get_args(Output):
+        raise ValueError("the data has no labels to learn from; put each class into a folder, or name their column")
     return num_outputs if output == "multiclass" else 1
 
 

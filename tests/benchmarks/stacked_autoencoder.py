@@ -17,7 +17,7 @@ import time
 SEEDS, LABELS, ACTIVATIONS = range(5), (100, 300, 1000), ("sigmoid", "relu")
 
 
-def test_error(task):
+def error_of(task):
     """Test error of one run, in per cent, and its seconds."""
     labels, activation, seed, pretrained = task
     import contextlib
@@ -51,7 +51,7 @@ def main():
     labels = [int(word) for word in sys.argv[1:]] or LABELS
     tasks = [(n, a, seed, p) for n in labels for a in ACTIVATIONS for p in (True, False) for seed in SEEDS]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        errors = dict(zip(tasks, pool.map(test_error, tasks, chunksize=1), strict=True))
+        errors = dict(zip(tasks, pool.map(error_of, tasks, chunksize=1), strict=True))
     print(f"{'labels':>6} {'units':>8} {'pretrained':>16} {'without':>16} {'better by':>10} {'p':>8}")
     for n in labels:
         for a in ACTIVATIONS:

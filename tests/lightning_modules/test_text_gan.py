@@ -5,14 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from lightning_modules.shared.decoding import END, PAD, START
-from lightning_modules.text_gan import (
-    ConvolutionalReader,
-    LineGenerator,
-    RecurrentReader,
-    TextGAN,
-    pick,
-    rewards,
-)  # fmt: skip
+from lightning_modules.shared.line_generator import LineGenerator, pick
+from lightning_modules.text_gan import ConvolutionalReader, RecurrentReader, TextGAN, rewards  # fmt: skip
 
 
 @pytest.fixture

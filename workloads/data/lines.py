@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_modules.text_gan import LineGenerator
+from lightning_modules.shared.line_generator import LineGenerator
 from workloads.data._base import DataModule, Inputs
 from workloads.data._batches import Examples, InMemory
 from workloads.data._line_scores import bleu, self_bleu
@@ -123,6 +123,8 @@ class Lines(DataModule):
         return self._oracle
 
     def load(self, whole: bool = False) -> dict[str, Examples]:
+        if whole and self.ends == (self.tokenizer is None):
+            raise ValueError("data.source: a run on an oracle's lines knows no words, and one on text no oracle")
         if not self.ends:
             return {split: InMemory({"tokens": tokens}) for split, tokens in self._written().items()}
         read = PlainText(
