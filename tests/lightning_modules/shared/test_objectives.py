@@ -112,3 +112,8 @@ def test_metrics_add_nothing_to_a_checkpoint():
 def test_strengths_out_of_range_are_refused(key):
     with pytest.raises(ValueError, match=f"^model.{key}: expected a fraction from 0 to below 1, got 1.0$"):
         objectives.check(**{"dropout": 0.0, "label_smoothing": 0.0, key: 1.0})
+
+
+def test_data_without_labels_is_refused_where_there_is_something_to_predict():
+    with pytest.raises(ValueError, match="the data has no labels to learn from"):
+        objectives.num_logits("none", 1)
