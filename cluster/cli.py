@@ -184,6 +184,10 @@ def train(arguments: list[str]) -> int:
     job, as_json = parse_train("train", arguments)
     if job is None:
         return 0
+    if job.seeds > 1:
+        from cluster import seeds
+
+        return seeds.train(seeds.jobs_of(job), workloads.load(job.workload), as_json)
     from cluster.folder import Folder
     from cluster.runs import Run
 
@@ -210,10 +214,10 @@ def parse_train(verb: str, arguments: list[str]) -> Any:
     """The Job of ``train NAME [flags]``, and whether to answer in JSON; (None, False) after printing help."""
     from cluster.flags import Flags, read_flags
     from cluster.folder import Folder
-    from cluster.placement import Placement, RunFlags, Saving
+    from cluster.placement import Placement, Repetition, RunFlags, Saving
 
     workload = workloads.load(arguments[0])
-    flags = Flags(verb, workload, {"": [RunFlags, Placement], "checkpoint.": [Saving]})
+    flags = Flags(verb, workload, {"": [RunFlags, Repetition, Placement], "checkpoint.": [Saving]})
     if wants_help(arguments):
         print_help(flags)
         return None, False
@@ -233,6 +237,7 @@ def parse_train(verb: str, arguments: list[str]) -> Any:
         placement=placement,
         saving=saving,
         baselines=where.baselines,
+        seeds=read_flags(Repetition, namespace).seeds,
     )
     return job, namespace["json"]
 
@@ -250,11 +255,16 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     place = run.folder.short()
     monitor, rate = result["monitor"], result["examples_per_second"]
     elsewhere = ", or with --data.source on other data" if "source" in run.stored()[1]["data"] else ""
+    workload = workloads.load(result["workload"])
+    asks = workload.reader_type.needs_inputs
+    shows = (
+        f"{place} INPUT...      your own inputs" if asks else f"--output made{workload.reader_type.drawn_as}"
+    )
     print(
         f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "
-        f"{console.duration(result['seconds'])}, {rate:,.0f} examples/s; best {monitor['name']} "
+        f"{console.duration(result['seconds'])}, {rate:,.0f} {workload.data.unit}/s; best {monitor['name']} "
         f"{console.number(monitor['best'])}\n\nnext:\n"
-        f"  raydeck predict {place} INPUT...      your own inputs\n"
+        f"  raydeck predict {place} {shows}\n"
         f"  raydeck evaluate {place}              test metrics again{elsewhere}\n"
         f"  raydeck tune {result['workload']} --trials 16            search for better settings"
     )

@@ -184,3 +184,18 @@ class RunFlags:
     name: str | None = None
     storage: str = "runs"
     baselines: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """How often a run is trained.
+
+    Args:
+        seeds: Runs to train, from --seed and the seeds that follow it; their mean and spread are shown.
+    """
+
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"--seeds: expected at least 1, got {self.seeds}")

@@ -133,7 +133,7 @@ class Recorder(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.session.beat()
-        size = len(next(iter(batch.values())))
+        size = trainer.datamodule.weight(batch)
         self.examples += size * trainer.world_size
         for name, value in outputs.items():
             # Lightning divides the loss by the batches of an optimizer step.
@@ -177,7 +177,7 @@ class Recorder(L.Callback):
         table = as_csv(self.history).encode()
         self._save(trainer, trainer.current_epoch + 1, score, (METRICS, partial(self.folder.write, METRICS, table)))
         phase = getattr(pl_module, "phase", "")
-        self.progress.epoch(f"{console.epoch(row)}  {self.rate():,.0f} examples/s{phase and f'  ({phase})'}")
+        self.progress.epoch(f"{console.epoch(row)}  {self._speed(trainer)}{phase and f'  ({phase})'}")
         self._tell(trainer.datamodule.concerns if trainer.is_global_zero else [])
         num_parameters = sum(p.numel() for p in pl_module.parameters())
         if not self.session.final:
@@ -216,8 +216,11 @@ class Recorder(L.Callback):
         """What ``result.json`` says of the storage: saves that failed, and operations that were tried again."""
         return {"storage_errors": self.writer.errors.total(), "storage_retries": retries() - self.retries_before}
 
+    def _speed(self, trainer: L.Trainer) -> str:
+        return f"{self.rate():,.0f} {trainer.datamodule.unit}/s"
+
     def rate(self) -> float:
-        """Examples per second of training since this start, validation and saving included."""
+        """Examples, or what else is counted, per second since this start, validation and saving included."""
         elapsed = self._elapsed() - self.began_with
         return (self.examples - self.began_examples) / elapsed if elapsed > 0 else 0.0
 
@@ -239,6 +242,7 @@ class Recorder(L.Callback):
             **{f"train/{name}": total / count for name, (total, count) in self._totals(trainer).items()},
             "train/lr": trainer.optimizers[getattr(pl_module, "leader", 0)].param_groups[0]["lr"],
         }
+        row |= trainer.datamodule.counts()
         if self.norms is not None:
             row |= self.norms.take()
         if self.validated:
@@ -251,7 +255,7 @@ class Recorder(L.Callback):
         phase = phase and f" ({phase})"
         best = f"  best {self.monitor} {console.number(self.best())}" if self.history else ""
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}{phase}  step {trainer.global_step}"
-        return f"{epoch}  train/loss {console.number(loss)}{best}  {self.rate():,.0f} examples/s"
+        return f"{epoch}  train/loss {console.number(loss)}{best}  {self._speed(trainer)}"
 
     def _tell(self, concerns: list[str]) -> None:
         """Warn of what is amiss, unless that was said of the epoch before."""

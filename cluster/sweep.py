@@ -63,6 +63,8 @@ def parse(arguments: list[str]) -> tuple[Sweep | None, bool]:
     if search.max_epochs:
         config["trainer"]["max_epochs"] = search.max_epochs
     Training(**config["trainer"])
+    if config["data"].get("actors"):
+        raise ValueError("data.actors: the trials of a sweep share all CPUs already; leave it at 0")
     space = spaces.load(workload, changes)
     if search.search == "grid":
         space.grid()

@@ -37,7 +37,7 @@ def train(job: Job) -> dict[str, Any]:
         run.wait_for_orphans()
         Account(run.folder).open()
         try:
-            return _train_by_ray(job, run) if uses_ray(job.placement) else _train_here(job, run)
+            return _train_by_ray(job, run) if uses_ray(job) else _train_here(job, run)
         except Stopped:
             run.write_result(status="stopped", **Account(run.folder).told())
             raise
@@ -58,9 +58,10 @@ def record(run: Run, failure: Failure) -> None:
             run.write_result(status="failed", failure=failure.told(), **Account(run.folder).told())
 
 
-def uses_ray(placement: Placement) -> bool:
-    """More than one worker, or a cluster named by flag or environment; otherwise a run needs no Ray."""
-    return placement.most > 1 or bool(placement.address or os.environ.get("RAY_ADDRESS"))
+def uses_ray(job: Job) -> bool:
+    """More than one worker, actors, or a cluster named by flag or environment; otherwise a run needs no Ray."""
+    named = job.placement.address or os.environ.get("RAY_ADDRESS")
+    return job.placement.most > 1 or bool(job.num_actors or named)
 
 
 def _train_here(job: Job, run: Run) -> dict[str, Any]:
@@ -123,8 +124,13 @@ def connected(placement: Placement) -> Iterator[dict[str, float]]:
             ray.shutdown()
 
 
-def place(placement: Placement, resources: dict[str, float]) -> Placement:
+def place(placement: Placement, resources: dict[str, float], num_actors: int = 0) -> Placement:
     """Decide CPUs and GPUs of each worker from what a cluster has.
+
+    Args:
+        placement: What is asked for.
+        resources: What the cluster has.
+        num_actors: CPUs that each worker needs for actors, beside its own.
 
     Returns:
         The placement with ``cpus_per_worker``, ``gpus_per_worker`` (a number) and ``accelerator`` decided.
@@ -139,8 +145,8 @@ def place(placement: Placement, resources: dict[str, float]) -> Placement:
     if placement.accelerator == "gpu" and per_worker == 0:
         raise ValueError(f"--accelerator gpu: {workers} workers need a GPU each and the cluster has {gpus:g}")
     refuse_excess("GPUs", workers * per_worker, gpus, "the cluster has")
-    refuse_excess("CPUs", workers * max(1, placement.cpus_per_worker), cpus, "the cluster has")
-    each = placement.cpus_per_worker or max(1, int(cpus // placement.most))
+    refuse_excess("CPUs", workers * (max(1, placement.cpus_per_worker) + num_actors), cpus, "the cluster has")
+    each = placement.cpus_per_worker or max(1, int(cpus // placement.most) - num_actors)
     accelerator = "gpu" if per_worker else "cpu"
     return replace(placement, cpus_per_worker=each, gpus_per_worker=per_worker, accelerator=accelerator)
 
@@ -170,7 +176,7 @@ def _train_by_ray(job: Job, run: Run) -> dict[str, Any]:
 
     run.folder.remove(STOP)
     with connected(job.placement) as resources:
-        placed = preflight.fit(job.placement, place(job.placement, resources), preflight.nodes())
+        placed = preflight.fit(job.placement, place(job.placement, resources, job.num_actors), preflight.nodes())
         preflight.quick(placed, job.directory)
         with worker_console.shown(run.folder) as speaker, catch_signals(ask_to_stop):
             make_session = partial(TrainSession, speaker=speaker)

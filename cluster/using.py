@@ -33,7 +33,7 @@ FLAGS: dict[str, dict[str, dict[str, Any]]] = {
         "--output": {
             "type": str,
             "default": None,
-            "help": "Write answers to this .csv or .json, or a picture to .png.",
+            "help": "Write answers to this .csv or .json, or a picture to .png (of an agent's episode: to .gif).",
         },
     },
 }
@@ -139,7 +139,7 @@ def predict(arguments: list[str]) -> int:
         return 0
     run, workload, config, namespace, machine = found
     output = Path(namespace["output"]) if namespace["output"] else None
-    check_output(output)
+    check_output(output, workload.reader_type.drawn_as)
     options = {name: namespace[name] for function in answering(workload) for name in choices(function)}
     speaks = inspect.isgeneratorfunction(workload.model.predict_step) and not namespace["json"]
     with opened(run, workload, config, machine) as (model, data):
@@ -148,7 +148,7 @@ def predict(arguments: list[str]) -> int:
             model, data, reader, machine, namespace["inputs"], options, speak if speaks else None
         )
     pictures, answers = answers, [plain(answer) for answer in answers]
-    if output is not None and output.suffix == ".png":
+    if output is not None and output.suffix == reader.drawn_as:
         if not reader.picture(inputs, pictures, output):
             raise ValueError(f"--output {output}: these inputs make no picture; use .csv or .json")
     elif output is not None:
@@ -187,12 +187,12 @@ def speak(text: str) -> None:
     print(text, end="", flush=True)
 
 
-def check_output(output: Path | None) -> None:
+def check_output(output: Path | None, drawn_as: str) -> None:
     """Refuse an output that cannot be written, before any work is done."""
     if output is None:
         return
-    if output.suffix not in (".csv", ".json", ".png"):
-        raise ValueError(f"--output {output}: the name ends in .csv, .json or .png")
+    if output.suffix not in (".csv", ".json", drawn_as):
+        raise ValueError(f"--output {output}: the name ends in .csv, .json or {drawn_as}")
     if not output.parent.is_dir():
         raise ValueError(f"--output {output}: there is no folder {output.parent}")
 

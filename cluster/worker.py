@@ -5,6 +5,7 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as L
@@ -35,6 +36,7 @@ class Job:
         placement: Where it runs; ``cpus_per_worker`` is decided by now.
         saving: When it is saved.
         baselines: Whether to measure the workload's baselines.
+        seeds: Runs of which this is the first; see :mod:`cluster.seeds`.
         cwd: Where the command was typed: what the config names by a relative path is looked for from there.
     """
 
@@ -44,7 +46,13 @@ class Job:
     placement: Placement = field(default_factory=Placement)
     saving: Saving = field(default_factory=Saving)
     baselines: bool = True
+    seeds: int = 1
     cwd: str = field(default_factory=os.getcwd)
+
+    @property
+    def num_actors(self) -> int:
+        """Ray actors of each worker, in which its environments are stepped."""
+        return self.config["data"].get("actors", 0)
 
     def go_there(self) -> None:
         """Change to the run's ``cwd``, in a worker that Ray has started elsewhere, if this node has it."""
@@ -72,9 +80,14 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
     machine = inspect(job.placement.accelerator, options["precision"], job.placement.cpus_per_worker)
     prepare(machine)
     data = workload.build_data(config, machine)
+    if job.num_actors:
+        from cluster.actors import SpreadEnvironments
+
+        data.spread = partial(SpreadEnvironments, job.num_actors)
     data.prepare_data()
     data.setup("fit")
     model = workload.build_model(config, workload.decided(data))
+    data.attach(model)
 
     run = Run(Folder(job.directory))
     store = run.checkpoints(workload.mode, job.saving.keep, session.span)
@@ -104,6 +117,8 @@ def fit(job: Job, session: Session) -> dict[str, Any]:
                 console.say(f"going on from epoch {found[0].epoch}, step {found[0].step} ({run.folder.short()})")
             trainer.fit(model, datamodule=data, ckpt_path=found and found[1] / WEIGHTS, weights_only=True)
         account = recorder.finish(trainer)
+        if data.cost and session.shows_progress and trainer.is_global_zero:
+            console.say(data.cost)
         values = summary(trainer, model, recorder, workload) | account
         if session.final:
             values |= examine(trainer, model, run, workload, job)

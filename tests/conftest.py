@@ -76,7 +76,7 @@ def sample_inputs() -> Callable[[str, Path], list[str]]:
     """Two or more real inputs of a reader's kind, as files or as words."""
 
     def make(kind: str, folder: Path) -> list[str]:
-        if kind in ("Samples", "Lines"):  # what is made of noise takes none
+        if kind in ("Samples", "Lines", "Replay", "Rollouts"):  # what is made of noise, or played, takes none
             return []
         if kind in ("Images", "Codes"):
             from PIL import Image

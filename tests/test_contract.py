@@ -149,8 +149,9 @@ def test_predict_answers_in_a_person_s_words(name, smoke, tmp_path, sample_input
     inputs, answers = predict(model, data, reader, machine, paths)
     assert len(answers) == len(inputs.names) >= 2
     assert all(answer["input"] for answer in answers)
-    assert all({"label", "value", "translation", "text", "error", "brightness"} & answer.keys() for answer in answers)
-    picture = tmp_path / "sheet.png"
+    words = {"label", "value", "translation", "text", "error", "brightness", "return"}
+    assert all(words & answer.keys() for answer in answers)
+    picture = tmp_path / f"sheet{reader.drawn_as}"
     assert reader.picture(inputs, answers, picture) == picture.exists()
 
 

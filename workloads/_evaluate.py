@@ -32,6 +32,7 @@ def restore(
     model.load_state_dict(saved["state_dict"])
     data = workload.build_data(config, machine)
     data.load_state_dict(saved[type(data).__qualname__])
+    data.attach(model)
     return model.eval(), data
 
 

@@ -86,10 +86,10 @@ class Players(L.LightningModule):
         """One player's turn: the others' parameters get no gradient while it lasts.
 
         Yields:
-            A function that moves the player down the gradient of a loss; to be called once.
+            A function that moves the player down the gradient of a loss; to be called once or more.
         """
         place = list(self.players()).index(name)
-        optimizer = self.optimizers()[place]
+        optimizer, schedule = one_of(self.optimizers(), place), one_of(self.lr_schedulers(), place)
         self.toggle_optimizer(optimizer)
 
         def move(loss: Tensor) -> None:
@@ -100,7 +100,7 @@ class Players(L.LightningModule):
                 optimizer.step()
                 self._has_moved, self.leader = True, place
             optimizer.zero_grad()
-            self.lr_schedulers()[place].step()
+            schedule.step()
 
         try:
             yield move
@@ -112,6 +112,11 @@ class Players(L.LightningModule):
         if self.gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+
+
+def one_of(some: Any, place: int) -> Any:
+    """One of several; Lightning gives one alone without a list around it."""
+    return some[place] if isinstance(some, list) else some
 
 
 def phase_at(epoch: int, phases: Sequence[tuple[str, int]], last: str) -> str:

@@ -11,7 +11,7 @@ import pytorch_lightning as L
 import torch
 
 from workloads._machine import Machine
-from workloads.data._batches import Batches, Examples, InMemory
+from workloads.data._batches import Batch, Batches, Examples, InMemory, Loader
 
 Scorer = Callable[["DataModule", str, dict[str, torch.Tensor]], dict[str, float]]
 """See :meth:`DataModule.scores`."""
@@ -35,9 +35,11 @@ class Reader(ABC):
 
     Attributes:
         needs_inputs: Whether ``raydeck predict`` is of no use without inputs.
+        drawn_as: What :meth:`picture` writes, as a file name's ending.
     """
 
     needs_inputs = True
+    drawn_as = ".png"
 
     @abstractmethod
     def encode(self, inputs: Sequence[str]) -> Inputs:
@@ -71,7 +73,7 @@ class Reader(ABC):
         return []
 
     def picture(self, inputs: Inputs, answers: list[dict[str, Any]], path: Path) -> bool:
-        """Draw inputs and answers as a PNG at ``path``; False where there is nothing to draw."""
+        """Draw inputs and answers at ``path``; False where there is nothing to draw."""
         return False
 
 
@@ -92,12 +94,15 @@ class DataModule(L.LightningDataModule, Reader):
         signatures: Metric to how exactly it is computed, where that has a notation.
         scorer: What :meth:`scores` asks; a workload's own.
         concerns: What a person should be told of the last scores at once.
+        unit: What is counted as a run trains, as in "examples/s".
+        cost: What its own part of a checkpoint costs, in words, if it is worth a word.
     """
 
     batch_size: int
     metric: str | None = None
     signatures: Mapping[str, str] = MappingProxyType({})
     scorer: Scorer | None = None
+    unit = "examples"
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +111,7 @@ class DataModule(L.LightningDataModule, Reader):
         self.splits: dict[str, Examples] = {}
         self.skipped = 0
         self.concerns: list[str] = []
+        self.cost = ""
 
     @abstractmethod
     def load(self, whole: bool = False) -> dict[str, Examples]:
@@ -133,21 +139,33 @@ class DataModule(L.LightningDataModule, Reader):
             raise NotImplementedError(f"{type(self).__name__} has nothing to judge by")
         return self.scorer(self, split, outputs)
 
+    def attach(self, model: L.LightningModule) -> None:
+        """Give a module what it needs of the data besides batches; called once, before either is used."""
+        return
+
+    def weight(self, batch: Batch) -> int:
+        """How many of ``unit`` a training batch of this rank counts for."""
+        return len(next(iter(batch.values())))
+
+    def counts(self) -> dict[str, float | int]:
+        """Further columns of ``metrics.csv`` for the epoch that ends; called once an epoch, on every rank."""
+        return {}
+
     def setup(self, stage: str | None = None) -> None:
         """Load once. ``stage="whole"`` loads for evaluation on other data: see :meth:`load`."""
         if not self.splits:
             self.splits = self.load(whole=stage == "whole")
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self) -> Loader:
         return self.batches("train", shuffle=True)
 
-    def val_dataloader(self) -> Batches:
+    def val_dataloader(self) -> Loader:
         return self.batches("validation")
 
-    def test_dataloader(self) -> Batches:
+    def test_dataloader(self) -> Loader:
         return self.batches("test")
 
-    def batches(self, split: str, shuffle: bool = False) -> Batches:
+    def batches(self, split: str, shuffle: bool = False) -> Loader:
         """The batches of this process's rank."""
         examples = self.splits[split]
         if isinstance(examples, InMemory) and self.machine.holds(examples.num_bytes):

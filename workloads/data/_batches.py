@@ -157,8 +157,45 @@ def mixed(*parts: int) -> int:
     return int(np.random.SeedSequence([p & 0xFFFFFFFF for p in parts]).generate_state(1, np.uint64)[0] >> 1)
 
 
-class Batches:
-    """An epoch's batches of one rank, whole batches at a time, with a place that can be saved and returned to.
+class Loader(ABC):
+    """An epoch's batches of one rank, with a place that can be saved and returned to.
+
+    Attributes:
+        epoch: The epoch that is being handed out; -1 before the first.
+        next_batch: The batch of it that comes next.
+    """
+
+    def __init__(self, num_batches: int) -> None:
+        self.num_batches = num_batches
+        self.epoch, self.next_batch, self.resumes = -1, 0, False
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def begin(self) -> int:
+        """Begin the next epoch, or go on with one that was loaded; returns the batch that comes next."""
+        # Lightning stops at len() without exhausting an iterator, so the epoch is counted when one begins.
+        if self.resumes:
+            self.resumes = False
+        else:
+            self.epoch, self.next_batch = self.epoch + 1, 0
+        return self.next_batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Where this loader is: the epoch, and the batch it would hand out next."""
+        return {"epoch": self.epoch, "next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from ``state``: the next iteration hands out the rest of that epoch, or the following one."""
+        self.epoch, self.next_batch = state["epoch"], state["next_batch"]
+        self.resumes = 0 < self.next_batch < self.num_batches
+
+
+class Batches(Loader):
+    """An epoch's batches of a split, whole batches at a time.
 
     ``batch_size`` is global: batch k of epoch e holds the same examples at every world size, and rank r takes every
     ``world_size``-th of them. A shuffled loader also seeds PyTorch's generators before each batch from (seed, epoch,
@@ -194,9 +231,8 @@ class Batches:
             raise ValueError("an empty split has no batches")
         self.examples, self.batch_size, self.pin_memory = examples, batch_size, pin_memory
         self.seed, self.shuffle, self.rank, self.world_size = seed, shuffle, rank, world_size
-        self.epoch, self.next_batch, self.resumes = -1, 0, False
         self.planned, self.plan = 0, self._plan(0)
-        self.num_batches = len(self.plan)
+        super().__init__(len(self.plan))
         if min(map(len, self.plan)) < world_size:
             raise ValueError(
                 f"{len(examples)} examples in batches of {batch_size} leave some of {world_size} workers without any; "
@@ -206,19 +242,12 @@ class Batches:
     def _plan(self, epoch: int) -> list[Tensor]:
         return self.examples.plan(self.batch_size, seed=self.seed, epoch=epoch, shuffle=self.shuffle)
 
-    def __len__(self) -> int:
-        return self.num_batches
-
     def __iter__(self) -> Iterator[Batch]:
-        # Lightning stops at len() without exhausting an iterator, so the epoch is counted when one begins.
-        if self.resumes:
-            self.resumes = False
-        else:
-            self.epoch, self.next_batch = self.epoch + 1, 0
+        start = self.begin()
         epoch = self.epoch if self.shuffle else 0
         if epoch != self.planned:
             self.planned, self.plan = epoch, self._plan(epoch)
-        for k in range(self.next_batch, self.num_batches):
+        for k in range(start, self.num_batches):
             batch = self.examples.gather(self.plan[k][self.rank :: self.world_size])
             if self.pin_memory:
                 batch = {name: c if c.is_cuda else c.pin_memory() for name, c in batch.items()}
@@ -226,12 +255,3 @@ class Batches:
                 torch.manual_seed(mixed(self.seed, epoch, k, self.rank))
             self.next_batch = k + 1
             yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """Where this loader is: the epoch, and the batch it would hand out next."""
-        return {"epoch": self.epoch, "next_batch": self.next_batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from ``state``: the next iteration hands out the rest of that epoch, or the following one."""
-        self.epoch, self.next_batch = state["epoch"], state["next_batch"]
-        self.resumes = 0 < self.next_batch < self.num_batches
