@@ -256,10 +256,8 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     monitor, rate = result["monitor"], result["examples_per_second"]
     elsewhere = ", or with --data.source on other data" if "source" in run.stored()[1]["data"] else ""
     workload = workloads.load(result["workload"])
-    asks = workload.reader_type.needs_inputs
-    shows = (
-        f"{place} INPUT...      your own inputs" if asks else f"--output made{workload.reader_type.drawn_as}"
-    )
+    reader = workload.reader_type
+    shows = "INPUT...      your own inputs" if reader.needs_inputs else f"--output made{reader.drawn_as}"
     print(
         f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "
         f"{console.duration(result['seconds'])}, {rate:,.0f} {workload.data.unit}/s; best {monitor['name']} "
