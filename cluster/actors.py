@@ -3,6 +3,7 @@
 Shapes: E environments of a worker, each actor has a part of them.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ class _Actor:
     def __init__(self, *arguments: Any) -> None:
         torch.set_num_threads(1)
         self.environments = Environments(*arguments)
+
+    def pid(self) -> int:
+        return os.getpid()
 
     def begin(self) -> np.ndarray:
         return self.environments.begin()

@@ -69,7 +69,7 @@ class ActorCritic(Agent):
         value_weight: float = 0.5,
         normalise_advantages: bool = True,
         normalise_observations: bool = True,
-        normalise_returns: bool = True,
+        normalise_returns: bool = False,
         first_deviation: float = 0.6,
         lr: float = 1e-3,
         schedule: Schedule = "cosine",

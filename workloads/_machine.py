@@ -3,9 +3,10 @@
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 
@@ -45,28 +46,37 @@ def decide(
     num_gpus: int,
     native_bf16: bool,
     num_cpus: int,
+    cpu_bf16: Literal["none", "emulated", "native"] = "none",
     gpu_memory: int = 0,
 ) -> Machine:
     """Decide from what is asked and what is there.
 
     Args:
         accelerator: ``auto`` takes a GPU when there is one.
-        precision: ``trainer.precision``; ``auto`` is bf16-mixed where it is native, else 32 bit.
+        precision: ``trainer.precision``; ``auto`` is bf16-mixed on a GPU that has it natively, ``bf16-native`` on any
+            device that has, and both are 32 bit elsewhere.
         num_gpus: GPUs this process may use.
         native_bf16: Whether the GPU computes in bfloat16 in hardware.
         num_cpus: CPUs this process may use.
+        cpu_bf16: How the CPU computes in bfloat16, if at all.
         gpu_memory: Bytes free on the GPU.
 
     Raises:
-        ValueError: A GPU is asked for and none is there, or 16-mixed without a GPU.
+        ValueError: A GPU is asked for and none is there, 16-mixed without a GPU, or bf16-mixed on a CPU that cannot.
     """
     if accelerator == "gpu" and num_gpus == 0:
         raise ValueError("--accelerator gpu: no GPU here; use --accelerator cpu or auto")
     gpu = num_gpus > 0 and accelerator != "cpu"
     if precision == "16-mixed" and not gpu:
         raise ValueError("trainer.precision: 16-mixed needs a GPU; use 32 or bf16-mixed")
-    if precision == "auto":
-        precision = "bf16-mixed" if gpu and native_bf16 else "32"
+    if precision == "bf16-mixed" and not gpu and cpu_bf16 == "none":
+        raise ValueError(
+            "trainer.precision: this processor does not compute in bfloat16; use bf16-native, auto or 32 in place of "
+            "bf16-mixed"
+        )
+    if precision in ("auto", "bf16-native"):
+        native = native_bf16 if gpu else precision == "bf16-native" and cpu_bf16 == "native"
+        precision = "bf16-mixed" if native else "32"
     return Machine(
         accelerator="gpu" if gpu else "cpu",
         precision="32-true" if precision == "32" else precision,
@@ -115,8 +125,22 @@ def inspect(accelerator: Accelerator, precision: str, num_cpus: int | None = Non
         num_gpus=num_gpus,
         native_bf16=looks and torch.cuda.is_bf16_supported(including_emulation=False),
         num_cpus=num_cpus or available_cpus(),
+        cpu_bf16=bf16_of(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else "emulated",
         gpu_memory=torch.cuda.mem_get_info()[0] if looks else 0,
     )
+
+
+def bf16_of(capabilities: Mapping[str, Any]) -> Literal["none", "emulated", "native"]:
+    """How a CPU computes in bfloat16.
+
+    PyTorch's oneDNN emulates it from AVX-512 on and fails before; on processors that are not x86 that is not known.
+
+    Args:
+        capabilities: As ``torch.cpu.get_capabilities`` has them.
+    """
+    if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
+        return "native"
+    return "none" if capabilities.get("architecture") == "x86_64" and not capabilities.get("avx512_bw") else "emulated"
 
 
 def total_memory() -> int:

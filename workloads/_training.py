@@ -10,8 +10,8 @@ class Training:
 
     Args:
         max_epochs: Passes over the training split.
-        precision: Arithmetic of the forward pass. auto is bf16-mixed on a GPU that has it natively, else 32 bit;
-            16-mixed needs a GPU.
+        precision: Arithmetic of the forward pass. auto is bf16-mixed on a GPU that has it natively, bf16-native also on
+            a CPU that has (AMX, AVX-512 BF16), and both are 32 bit elsewhere; 16-mixed needs a GPU.
         gradient_clip_val: Largest L2 norm of the gradient; 0 leaves it unclipped.
         accumulate_grad_batches: Batches whose gradients are summed before an optimizer step.
         early_stopping_patience: Validations without improvement of the monitored metric before stopping; 0 never
@@ -26,7 +26,7 @@ class Training:
     """
 
     max_epochs: int = 10
-    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Literal["auto", "bf16-native", "32", "bf16-mixed", "16-mixed"] = "auto"
     gradient_clip_val: float = 0.0
     accumulate_grad_batches: int = 1
     early_stopping_patience: int = 0

@@ -18,7 +18,7 @@ WORKLOAD = Workload(
     links={"vocabulary": "vocabulary"},
     defaults={
         "data.batch_size": 64, "model.embedding_dim": 128, "model.lr": 4e-3,
-        "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 5,
+        "trainer.precision": "bf16-native", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 5,
     },
     smoke={
         "data.num_characters": 40_000, "data.batch_size": 8,

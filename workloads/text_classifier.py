@@ -17,7 +17,7 @@ WORKLOAD = Workload(
     links={key: key for key in ("num_tokens", "output", "num_outputs", "target_scale", "vectors_dim")},
     defaults={
         "model.pooling": "mean+max", "model.word_dropout": 0.3, "model.embedding_dropout": 0.3,
-        "trainer.max_epochs": 5, "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0,
+        "trainer.max_epochs": 5, "trainer.precision": "bf16-native", "trainer.gradient_clip_val": 1.0,
     },
     smoke={
         "data.num_examples": 200, "data.vocabulary_size": 2000, "model.embedding_dim": 8,

@@ -19,7 +19,7 @@ WORKLOAD = Workload(
     defaults={
         "model.embedding_dim": 128, "model.hidden_dim": 256, "model.attention": "bahdanau", "model.dropout": 0.2,
         "model.lr": 3e-3, "data.vocabulary_size": 4000,
-        "trainer.precision": "bf16-mixed", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 16,
+        "trainer.precision": "bf16-native", "trainer.gradient_clip_val": 1.0, "trainer.max_epochs": 16,
         "trainer.check_val_every_n_epoch": 2,
     },
     smoke={
