@@ -32,18 +32,18 @@ LEAK = 0.2
 class GAN(Players):
     """Generative adversarial network (Goodfellow et al. 2014, arXiv:1406.2661) of convolutions.
 
-    The shape is that of DCGAN (Radford et al. 2016, arXiv:1511.06434), with upsampling and convolution in place of
-    transposed convolution, so that any size will do. What is evaluated, drawn and predicted with is a moving average of
-    the generator.
+    The shape is that of DCGAN (Radford et al. 2016, arXiv:1511.06434), for pictures of any size. What is evaluated,
+    drawn and predicted with is a moving average of the generator.
 
     Args:
         input_shape: Channels, rows and columns of one picture; decided by the data.
         num_classes: Classes of the data's labels, 0 if it has none; decided by the data.
         conditional: Whether both networks are told the label, so that pictures of a class can be asked for.
         noise_dim: Numbers that a picture is made of.
-        generator_channels: Channels of each block of the generator, from the smallest picture to the largest; each but
-            the first doubles its size.
-        discriminator_channels: Channels of each block of the discriminator, each of which halves the picture.
+        generator_channels: Channels of each block of the generator, from the smallest picture to the largest; what
+            follows a block, the picture itself included, is of twice its size.
+        discriminator_channels: Channels of each block of the discriminator, each of which halves the picture. It takes
+            four for a feature to see all of 28 x 28 pixels.
         loss: non_saturating cross entropy; wgan_gp (Gulrajani et al. 2017, arXiv:1704.00028); or hinge (Lim and Ye
             2017, arXiv:1705.02894).
         gradient_penalty: Weight of the penalty on the discriminator's gradient: of wgan_gp that of its distance from 1
@@ -75,8 +75,8 @@ class GAN(Players):
         num_classes: int = 0,
         conditional: bool = False,
         noise_dim: int = 64,
-        generator_channels: tuple[int, ...] = (128, 64, 32),
-        discriminator_channels: tuple[int, ...] = (32, 64, 128),
+        generator_channels: tuple[int, ...] = (128, 128, 64),
+        discriminator_channels: tuple[int, ...] = (32, 64, 128, 256),
         loss: Loss = "non_saturating",
         gradient_penalty: float = 0.0,
         spectral_normalisation: bool = True,
@@ -85,8 +85,8 @@ class GAN(Players):
         augmentation: Literal["none", "shift", "shift_and_cutout"] = "shift",
         discriminator_steps: int = 1,
         average_decay: float = 0.995,
-        lr: float = 4e-4,
-        discriminator_lr: float = 4e-4,
+        lr: float = 1e-3,
+        discriminator_lr: float = 1e-3,
         beta1: float = 0.0,
         schedule: Schedule = "constant",
         warmup: float = 0.0,
@@ -156,20 +156,20 @@ class GAN(Players):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         real_BCHW, label_B = 2 * batch["inputs"] - 1, self._labels(batch)
-        told = self._move_discriminator(real_BCHW, label_B)
-        if self.global_step % self.hparams.discriminator_steps == 0:
+        both = (self.global_step + 1) % self.hparams.discriminator_steps == 0
+        with torch.set_grad_enabled(both):  # the generator's move is by the pictures that the discriminator has seen
+            made_BCHW = self.generator(self._noise(len(real_BCHW)), label_B)
+        told = self._move_discriminator(real_BCHW, made_BCHW.detach(), label_B)
+        if both:
             with self.turn("generator") as move:
-                made_BCHW = self.generator(self._noise(len(real_BCHW)), label_B)
                 loss = generator_loss(self.hparams.loss, self._judge(made_BCHW, label_B))
                 move(loss)
             self.averaged.update_parameters(self.generator)
             told["generator_loss"] = loss.detach()
         return told
 
-    def _move_discriminator(self, real_BCHW: Tensor, label_B: Tensor | None) -> dict[str, Tensor]:
+    def _move_discriminator(self, real_BCHW: Tensor, made_BCHW: Tensor, label_B: Tensor | None) -> dict[str, Tensor]:
         key = self.hparams
-        with torch.no_grad():
-            made_BCHW = self.generator(self._noise(len(real_BCHW)), label_B)
         with self.turn("discriminator") as move:
             if key.gradient_penalty and key.loss != "wgan_gp":
                 real_BCHW = real_BCHW.requires_grad_()
@@ -274,25 +274,23 @@ class Generator(nn.Module):
         super().__init__()
         out_channels, *size = shape
         sizes = [tuple(size)]
-        for _ in channels[1:]:
+        for _ in channels:
             sizes.append(tuple(-(-side // 2) for side in sizes[-1]))
         sizes.reverse()
         self.embedding = nn.Embedding(num_classes, noise_dim) if num_classes else None
         in_dim = noise_dim * (2 if num_classes else 1)
 
-        def normalise(width: int) -> nn.Module:
-            return nn.BatchNorm2d(width) if batch_normalisation else nn.Identity()
+        def activated(width: int) -> list[nn.Module]:
+            return [nn.BatchNorm2d(width) if batch_normalisation else nn.Identity(), nn.ReLU(inplace=True)]
 
         first = channels[0]
         self.network = nn.Sequential(
-            nn.Linear(in_dim, first * sizes[0][0] * sizes[0][1]), nn.Unflatten(1, (first, *sizes[0])), normalise(first),
-            nn.ReLU(inplace=True),
-        )  # fmt: skip
-        for before, after, target in zip(channels, channels[1:], sizes[1:], strict=False):
-            self.network.extend(
-                [nn.Upsample(target), nn.Conv2d(before, after, 3, padding=1), normalise(after), nn.ReLU(inplace=True)]
-            )
-        self.network.extend([nn.Conv2d(channels[-1], out_channels, 3, padding=1), nn.Tanh()])
+            nn.Linear(in_dim, first * sizes[0][0] * sizes[0][1]), nn.Unflatten(1, (first, *sizes[0])), *activated(first)
+        )
+        for before, after, target in zip(channels, (*channels[1:], out_channels), sizes[1:], strict=True):
+            kernel_2 = tuple(4 - side % 2 for side in target)  # doubles the side, or one less where that is odd
+            self.network.append(nn.ConvTranspose2d(before, after, kernel_2, stride=2, padding=1))
+            self.network.extend([nn.Tanh()] if target == sizes[-1] else activated(after))
 
     def forward(self, noise_BZ: Tensor, label_B: Tensor | None = None) -> Tensor:
         """Shape (B, C, H, W)."""

@@ -13,7 +13,7 @@ SPACE = {
     "model.augmentation": tune.choice(["none", "shift", "shift_and_cutout"]),
     "model.noise_dim": tune.choice([32, 64, 128]),
     "model.generator_channels": Several(2, 3, tune.choice([32, 64, 128])),
-    "model.discriminator_channels": Several(2, 3, tune.choice([32, 64, 128])),
+    "model.discriminator_channels": Several(2, 4, tune.choice([32, 64, 128, 256])),
     "model.discriminator_steps": tune.choice([1, 2, 5]),
     "model.average_decay": tune.choice([0.9, 0.99, 0.999]),
     "model.lr": tune.loguniform(5e-5, 2e-3),

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import pytorch_lightning as L
 import torch
 from torch import nn
 
@@ -10,6 +11,7 @@ from lightning_modules.gan import (
     GAN,
     STEPS,
     Discriminator,
+    Generator,
     deviation,
     discriminator_loss,
     generator_loss,
@@ -53,6 +55,26 @@ def test_pictures_of_any_size(shape, conditional):
     label = batch["target"] if conditional else None
     assert model.discriminator(outputs["picture"], label).shape == (4,)
     assert model.samples().shape == (64, *shape)
+
+
+def test_a_generator_of_three_blocks_meets_odd_and_even_sides():
+    for side in range(1, 20):
+        assert Generator((1, side, 28), 6, 0, (8, 4, 4), True)(torch.randn(2, 6)).shape == (2, 1, side, 28)
+
+
+def test_the_generator_moves_once_to_so_many_moves_of_the_discriminator():
+    model = GAN((1, 8, 8), discriminator_steps=2, **SMALL)
+    weight = model.generator.network[0].weight
+    before = weight.detach().clone()
+    batches = [{"inputs": torch.rand(4, 1, 8, 8), "target": torch.full((4,), -1)}] * 5
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    )  # fmt: skip
+    loader = torch.utils.data.DataLoader(batches, batch_size=None)
+    trainer.fit(model, loader, loader)
+    assert trainer.global_step == 5 and model.averaged.n_averaged == model.num_moves("generator", 5) == 2
+    assert not torch.equal(weight, before)
 
 
 def test_a_label_is_of_consequence_to_both_networks():
