@@ -3,7 +3,7 @@
     python tests/benchmarks/poet.py
 
 Every variant runs in a process of its own, the variants in turn, and of each the median counts. All do the same work:
-the same LSTM and tied output in bf16, the same chunks of the same streams, AdamW with clipping and a cosine schedule,
+the same LSTM, tied output and precision, the same chunks of the same streams, AdamW with clipping and a cosine schedule,
 and a validation after every epoch; raydeck also saves every epoch.
 """
 
@@ -18,6 +18,13 @@ from pathlib import Path
 
 ROUNDS, EPOCHS = 3, 3
 OVERRIDES = {"data.num_characters": 100_000, "model.embedding_dim": 512, "trainer.max_epochs": EPOCHS}
+
+
+def is_bf16():
+    """Whether raydeck computes in bfloat16 here."""
+    from workloads._machine import inspect
+
+    return inspect("cpu", "bf16-native").precision == "bf16-mixed"
 
 
 def parts():
@@ -76,7 +83,7 @@ def bare():
         state = None
         for start in range(0, tokens.shape[1] - 1, chunk):
             inputs, target = tokens[:, start : start + chunk], tokens[:, start + 1 : start + chunk + 1]
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16()):
                 hidden, state = lstm(dropout(embedding(inputs[:, : target.shape[1]])), state)
                 logits = head(dropout(hidden))
             state = tuple(part.detach() for part in state)

@@ -5,7 +5,7 @@
     python tests/benchmarks/text_classifier.py tokens     vocabulary and encoding of 25,000 reviews, and a second start
 
 Every variant runs in a process of its own, the variants in turn, and of each the median counts. ``loops``: all do the
-same work on batches of like lengths: the same network in bf16, AdamW with clipping and a cosine schedule, and a
+same work on batches of like lengths: the same network and precision, AdamW with clipping and a cosine schedule, and a
 validation after every epoch; raydeck also saves every epoch. ``buckets``: training steps of raydeck's network on
 batches taken evenly from an epoch's; random ones too are padded to their longest alone. Tokens/s count those of the
 reviews, not what fills up.
@@ -22,6 +22,13 @@ from pathlib import Path
 
 ROUNDS, EPOCHS, STEPS = 3, 3, 60
 EXAMPLES = {"data.num_examples": 1500, "trainer.max_epochs": EPOCHS}
+
+
+def is_bf16():
+    """Whether raydeck computes in bfloat16 here."""
+    from workloads._machine import inspect
+
+    return inspect("cpu", "bf16-native").precision == "bf16-mixed"
 
 
 def parts(overrides):
@@ -74,7 +81,7 @@ def bare():
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * len(train))
 
     def loss_of(batch):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16()):
             logits = network(batch["text"], batch["text_length"])
         return F.binary_cross_entropy_with_logits(logits[:, 0].float(), batch["target"].float())
 
@@ -121,7 +128,7 @@ def steps(plan):
         if k == 3:
             began = time.perf_counter()
         batch = train.gather(index)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16()):
             loss = network.training_step(batch, 0)
         optimizer.zero_grad()
         loss.backward()
