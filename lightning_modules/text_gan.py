@@ -159,14 +159,13 @@ class TextGAN(Players):
         return {"loss": loss, **accuracies}
 
     def _policy_loss(self, count: int, told: dict[str, Tensor]) -> Tensor:
-        """REINFORCE (Williams 1992): the mean reward at each place is the baseline."""
+        """REINFORCE (Williams 1992), by how much more a line is worth with each token than before it."""
         with torch.no_grad():
             made_BT = self.generator.draw(count, self.hparams.length)
             reward_BT = rewards(self.generator, self._realness, made_BT, self.hparams.num_rollouts)
-        inside_BT = made_BT != PAD
-        mean_T = (reward_BT * inside_BT).sum(dim=0) / inside_BT.sum(dim=0).clamp(min=1)
+            advantage_BT = advantages(reward_BT, made_BT != PAD)
         told["reward"] = reward_BT[:, -1].mean()
-        return (self.generator.nlls(made_BT) * (reward_BT - mean_T) * inside_BT).sum() / inside_BT.sum()
+        return (self.generator.nlls(made_BT) * advantage_BT).sum() / (made_BT != PAD).sum()
 
     def _realness(self, lines_NT: Tensor) -> Tensor:
         """How probably real each line is, shape (N,)."""
@@ -260,6 +259,21 @@ class RecurrentReader(nn.Module):
         """Scores, shape (B,), of tokens (B, T), or of soft tokens (B, T, V)."""
         hidden_BTH, _ = self.lstm(embed(self.embedding, lines))
         return self.head(self.dropout(hidden_BTH.amax(dim=1))).squeeze(1)
+
+
+def advantages(reward_BT: Tensor, inside_BT: Tensor) -> Tensor:
+    """How much better than expected each token is, shape (B, T), with a standard deviation of 1; 0 behind a line's end.
+
+    What a beginning is worth without its last token is the baseline: it has been told by other rollouts, so that it
+    adds no bias, and takes away what earlier tokens decide.
+
+    Args:
+        reward_BT: What the beginning up to each token is worth.
+        inside_BT: Whether a token is inside its line.
+    """
+    before_BT = torch.cat([reward_BT[:, :1].mean().expand(len(reward_BT), 1), reward_BT[:, :-1]], dim=1)
+    advantage_BT = (reward_BT - before_BT) * inside_BT
+    return advantage_BT / (advantage_BT.square().sum() / inside_BT.sum()).sqrt().clamp(min=1e-8)
 
 
 def embed(embedding: nn.Embedding, lines: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
     python tests/benchmarks/poet.py
 
 Every variant runs in a process of its own, the variants in turn, and of each the median counts. All do the same work:
-the same LSTM, tied output and precision, the same chunks of the same streams, AdamW with clipping and a cosine schedule,
-and a validation after every epoch; raydeck also saves every epoch.
+the same LSTM, tied output and precision, the same chunks of the same streams, AdamW with clipping and a cosine
+schedule, and a validation after every epoch; raydeck also saves every epoch.
 """
 
 import csv

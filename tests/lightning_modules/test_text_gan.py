@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lightning_modules.shared.decoding import END, PAD, START
 from lightning_modules.shared.line_generator import LineGenerator, pick
-from lightning_modules.text_gan import ConvolutionalReader, RecurrentReader, TextGAN, rewards  # fmt: skip
+from lightning_modules.text_gan import ConvolutionalReader, RecurrentReader, TextGAN, advantages, rewards  # fmt: skip
 
 
 @pytest.fixture
@@ -95,6 +95,14 @@ def test_a_token_is_worth_what_follows_from_it(generator):
     chance = (-generator.nlls(whole)[:, 1:].sum(dim=1)).exp()
     assert chance.sum().item() == pytest.approx(1.0, abs=1e-4)
     assert worth[0, 0].item() == pytest.approx((chance * counts(whole)).sum().item(), abs=0.04)
+
+
+def test_a_token_s_advantage_is_what_it_adds():
+    reward = torch.tensor([[0.2, 0.5, 0.5], [0.6, 0.3, 0.4]])
+    inside = torch.tensor([[True, True, False], [True, True, True]])
+    plain = torch.tensor([[-0.2, 0.3, 0.0], [0.2, -0.3, 0.1]])
+    expected = plain / (plain.square().sum() / 5).sqrt()
+    assert torch.allclose(advantages(reward, inside), expected, atol=1e-6)
 
 
 def test_soft_tokens_are_one_hot_when_cold_and_carry_the_gradient(generator):
