@@ -86,20 +86,30 @@ class Players(L.LightningModule):
         """One player's turn: the others' parameters get no gradient while it lasts.
 
         Yields:
-            A function that moves the player down the gradient of a loss; to be called once or more.
+            A function that moves the player down the gradient of a loss; to be called once or more. Callbacks see the
+            first of several moves; where gradients are averaged or scaled, all.
         """
         place = list(self.players()).index(name)
         optimizer, schedule = one_of(self.optimizers(), place), one_of(self.lr_schedulers(), place)
+        own = optimizer.optimizer
+        is_plain, num_moves = self.trainer.world_size == 1 and self.trainer.scaler is None, 0
         self.toggle_optimizer(optimizer)
 
         def move(loss: Tensor) -> None:
-            self.manual_backward(loss)
-            if self._has_moved:  # a batch is one step: past Lightning's wrapper, which counts
-                self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None, model=self)
+            nonlocal num_moves
+            num_moves += 1
+            if num_moves > 1 and is_plain:  # a small network's update costs no more than Lightning's hooks around it
+                loss.backward()
+                self.on_before_optimizer_step(own)
+                own.step()
             else:
-                optimizer.step()
-                self._has_moved, self.leader = True, place
-            optimizer.zero_grad()
+                self.manual_backward(loss)
+                if self._has_moved:  # a batch is one step: past Lightning's wrapper, which counts
+                    self.trainer.strategy.optimizer_step(own, lambda: None, model=self)
+                else:
+                    optimizer.step()
+                    self._has_moved, self.leader = True, place
+            own.zero_grad()
             schedule.step()
 
         try:
