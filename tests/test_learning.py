@@ -1,5 +1,7 @@
 """Networks learn: far above the majority class, on real data, by the test split of a run."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -47,3 +49,27 @@ def test_the_lstm_reads_long_reviews_as_the_readme_says(raydeck):
     result = raydeck.json("train", "text_classifier", timeout=2300)
     assert result["test"]["accuracy"] >= 0.9
     assert result["test"]["accuracy"] > max(result["baselines"].values()) - 0.01
+
+
+def test_the_actor_and_critic_learn_to_balance_a_pole(raydeck):
+    result = raydeck.json("train", "actor_critic", "--trainer.max_epochs", "2", "--cpus-per-worker", "1")
+    assert result["test"]["return"] > 150 > result["baselines"]["random"] + 100
+
+
+def test_the_deep_q_network_learns_the_way_to_the_end(raydeck):
+    helpers = str(Path(__file__).parent / "helpers")
+    result = raydeck.json(
+        "train", "dqn", "--data.env", "odd_environments:Corridor-v0", "--data.steps_per_epoch", "512",
+        "--data.steps_per_batch", "128", "--data.updates_per_batch", "32", "--model.hidden_dims", "[32]",
+        "--data.learning_starts", "256", "--trainer.max_epochs", "6", "--cpus-per-worker", "1", PYTHONPATH=helpers,
+    )  # fmt: skip
+    # From each of three places, 2 to 4 steps of which the last gives 1 and the others cost 0.1.
+    assert result["test"]["return"] == pytest.approx(0.8, abs=0.05) and result["baselines"]["random"] < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["dqn", "actor_critic"])
+def test_agents_balance_a_pole_to_the_end(raydeck, name):
+    result = raydeck.json("train", name, timeout=800)
+    assert result["test"]["return"] >= 475 > result["baselines"]["random"] + 400
