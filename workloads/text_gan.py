@@ -17,9 +17,15 @@ WORKLOAD = Workload(
     metric="oracle_nll",
     monitor="val/criterion",
     links={"vocabulary": "vocabulary", "length": "length", "ends": "ends"},
-    defaults={"trainer.max_epochs": 80, "trainer.gradient_clip_val": 5.0, "trainer.sample_every_n_steps": 1000},
+    defaults={
+        "data.vocabulary_size": 50, "data.num_lines": 30_000, "data.batch_size": 128, "model.embedding_dim": 8,
+        "model.hidden_dim": 8, "model.discriminator": "lstm", "model.pretrain_epochs": 10,
+        "model.discriminator_epochs": 6, "model.discriminator_steps": 3, "model.num_rollouts": 2, "model.lr": 3e-3,
+        "model.discriminator_lr": 2e-3, "trainer.max_epochs": 23, "trainer.gradient_clip_val": 5.0,
+        "trainer.sample_every_n_steps": 1000,
+    },
     smoke={
-        "data.num_lines": 320, "data.length": 6, "data.vocabulary_size": 50, "model.pretrain_epochs": 1,
+        "data.batch_size": 64, "data.num_lines": 320, "data.length": 6, "model.pretrain_epochs": 1,
         "model.discriminator_epochs": 1, "model.discriminator_steps": 2, "model.num_rollouts": 2,
         "trainer.max_epochs": 3,
     },

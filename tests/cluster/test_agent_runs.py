@@ -1,9 +1,7 @@
 """Runs of agents: resumed anywhere, in step on two ranks, killed, from several seeds, drawn as an animation; faults."""
 
 import csv
-import io
 import json
-import signal
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,14 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from stopped import RANKS, StopsAfter, assert_equal_checkpoints, newest, rows
 from two_ranks import run as run_two_ranks
 
 import workloads
-from cluster.checkpoints import WEIGHTS
 from cluster.cli import main
-from cluster.folder import Folder
 from cluster.placement import Placement
-from cluster.runs import Run
 from cluster.seeds import curve, draw, summary
 from cluster.session import LocalSession, Stopped
 from cluster.worker import Job, fit
@@ -33,33 +29,11 @@ names = pytest.mark.parametrize("name", SMALL)
 ODD = str(Path(__file__).resolve().parents[1] / "helpers")
 
 
-class StopsAfter(LocalSession):
-    """Asks to stop after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def asked_to_stop(self):
-        self.left -= 1
-        return signal.SIGTERM if self.left == 0 else 0
-
-
 def job_of(name, folder, *layers):
     workload = workloads.load(name)
     config = workload.config(workload.smoke, SMALL[name], *layers)
     return Job(workload=name, config=config, directory=str(folder), baselines=False,
                placement=Placement(cpus_per_worker=1))  # fmt: skip
-
-
-def newest(job):
-    with Run(Folder(job.directory)).checkpoints("max").latest() as (_, path):
-        return torch.load(path / WEIGHTS, weights_only=True)
-
-
-def rows(job):
-    text = Run(Folder(job.directory)).folder.read("metrics.csv").decode()
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(io.StringIO(text))]
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +60,7 @@ def test_a_run_stopped_anywhere_and_resumed_is_the_uninterrupted_one(name, whole
     again = fit(job, LocalSession())
     assert again["test"] == result["test"] and again["steps"] == result["steps"] > 4
     assert rows(job) == rows(expected)
-    ours, theirs = newest(job), newest(expected)
-    assert all(torch.equal(ours["state_dict"][key], value) for key, value in theirs["state_dict"].items())
-    for one, other in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
-        for key, state in other["state"].items():
-            assert all(torch.equal(one["state"][key][part], value) for part, value in state.items())
+    assert_equal_checkpoints(job, expected)
 
 
 @names
@@ -105,40 +75,10 @@ def test_steps_in_the_environment_are_counted(name, whole):
         assert nominal - int(told[epoch - 1]["episodes"]) <= count <= nominal
 
 
-RANKS = """
-kept = {}
-summary = worker.summary
-def keeping(trainer, model, recorder, workload):
-    kept.update({k: v.clone() for k, v in model.state_dict().items()})
-    return summary(trainer, model, recorder, workload)
-worker.summary = keeping
-
-class Stops(Gloo):
-    asked = 0
-    def asked_to_stop(self):
-        self.asked += 1
-        return 15 if self.asked == 2 else 0
-
-for name, config in json.loads(sys.argv[2]).items():
-    workload, _, stopped = name.partition("-")
-    job = worker.Job(workload=workload, config=config, directory=f"{sys.argv[1]}/{name}", baselines=False,
-                     placement=Placement(cpus_per_worker=1))
-    kept.clear()
-    if stopped:
-        try:
-            worker.fit(job, Stops())
-        except Stopped:
-            pass
-        assert not kept
-    worker.fit(job, Gloo())
-    torch.save(kept, f"{sys.argv[1]}/{name}-{os.environ['RANK']}.pt")
-"""
-
-
 def test_two_workers_share_the_environments_and_keep_in_step(tmp_path, whole):
     configs = {name: job_of(name, tmp_path / name).config for name in SMALL}
     configs |= {f"{name}-stopped": config for name, config in configs.items()}
-    run_two_ranks(RANKS, str(tmp_path), json.dumps(configs))
+    run_two_ranks(RANKS, str(tmp_path), json.dumps(configs), "2")
     for name in configs:
         ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
         assert len(ranks[0]) > 5
@@ -153,7 +93,7 @@ def test_two_workers_share_the_environments_and_keep_in_step(tmp_path, whole):
 
 def test_one_worker_goes_on_with_what_two_have_begun(tmp_path):
     config = job_of("dqn", tmp_path / "dqn").config
-    run_two_ranks(RANKS, str(tmp_path), json.dumps({"dqn": config}))
+    run_two_ranks(RANKS, str(tmp_path), json.dumps({"dqn": config}), "0")
     more = workloads.load("dqn").config(config, {"trainer.max_epochs": 4})
     job = Job(workload="dqn", config=more, directory=str(tmp_path / "dqn"), baselines=False,
               placement=Placement(cpus_per_worker=1))  # fmt: skip

@@ -1,22 +1,17 @@
 """Runs of several players and phases: resumed anywhere, in step on all ranks, watched as they go, and asked after."""
 
-import csv
-import io
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from stopped import RANKS, StopsAfter, assert_equal_checkpoints, rows
 from two_ranks import run as run_two_ranks
 
 import workloads
-from cluster.checkpoints import WEIGHTS
 from cluster.cli import main
-from cluster.folder import Folder
 from cluster.placement import Placement
-from cluster.runs import Run
 from cluster.session import LocalSession, Stopped
 from cluster.worker import Job, fit
 
@@ -45,34 +40,12 @@ def size_of(path):
 names = pytest.mark.parametrize("name", SMALL)
 
 
-class StopsAfter(LocalSession):
-    """Asks to stop after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def asked_to_stop(self):
-        self.left -= 1
-        return signal.SIGTERM if self.left == 0 else 0
-
-
 def job_of(name, folder, *layers):
     workload = workloads.load(name)
     cache = {"data.cache_dir": str(folder.parent / "cache")}
     config = workload.config(workload.smoke, SMALL[name], cache, *layers)
     return Job(workload=name, config=config, directory=str(folder), baselines=False,
                placement=Placement(cpus_per_worker=1))  # fmt: skip
-
-
-def newest(job):
-    with Run(Folder(job.directory)).checkpoints(workloads.load(job.workload).mode).latest() as (_, path):
-        return torch.load(path / WEIGHTS, weights_only=True)
-
-
-def rows(job):
-    text = Run(Folder(job.directory)).folder.read("metrics.csv").decode()
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(io.StringIO(text))]
 
 
 @pytest.fixture(scope="module")
@@ -99,13 +72,8 @@ def test_a_run_stopped_in_the_middle_of_its_phases_and_resumed_is_the_uninterrup
     again = fit(job, LocalSession())
     assert again["test"] == result["test"] and again["steps"] == result["steps"] > sum(STOPS[name])
     assert rows(job) == rows(expected)
-    ours, theirs = newest(job), newest(expected)
-    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
-    assert all(torch.equal(ours["state_dict"][key], value) for key, value in theirs["state_dict"].items())
-    for one, other in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
-        for key, state in other["state"].items():
-            assert all(torch.equal(one["state"][key][part], value) for part, value in state.items())
-    assert ours["lr_schedulers"] == theirs["lr_schedulers"] and len(ours["lr_schedulers"]) >= 2
+    assert_equal_checkpoints(job, expected)
+    assert len(newest(job)["lr_schedulers"]) >= 2
 
 
 @names
@@ -141,42 +109,12 @@ def test_what_is_made_is_drawn_every_so_many_steps(whole):
         assert size_of(Path(job.directory) / "samples" / found[0])[0] > 500
 
 
-RANKS = """
-kept = {}
-summary = worker.summary
-def keeping(trainer, model, recorder, workload):
-    kept.update({k: v.clone() for k, v in model.state_dict().items()})
-    return summary(trainer, model, recorder, workload)
-worker.summary = keeping
-
-class Stops(Gloo):
-    asked = 0
-    def asked_to_stop(self):
-        self.asked += 1
-        return 15 if self.asked == 3 else 0
-
-for name, config in json.loads(sys.argv[2]).items():
-    workload, _, stopped = name.partition("-")
-    job = worker.Job(workload=workload, config=config, directory=f"{sys.argv[1]}/{name}", baselines=False,
-                     placement=Placement(cpus_per_worker=1))
-    kept.clear()
-    if stopped:
-        try:
-            worker.fit(job, Stops())
-        except Stopped:
-            pass
-        assert not kept
-    worker.fit(job, Gloo())
-    torch.save(kept, f"{sys.argv[1]}/{name}-{os.environ['RANK']}.pt")
-"""
-
-
 def test_two_workers_keep_all_networks_in_step(tmp_path):
     configs = {name: job_of(name, tmp_path / "cache" / name).config for name in SMALL}
     # Stopped at step 30, after the generator's move of an epoch of 35: the rest of it knows no loss of the generator.
     seldom = {"data.batch_size": 8, "model.discriminator_steps": 25}
     configs["gan-stopped"] = job_of("gan", tmp_path / "cache" / "gan", seldom).config
-    run_two_ranks(RANKS, str(tmp_path), json.dumps(configs))
+    run_two_ranks(RANKS, str(tmp_path), json.dumps(configs), "3")
     for name in configs:
         ranks = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
         assert len(ranks[0]) > 5
