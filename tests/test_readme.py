@@ -12,14 +12,14 @@ from cluster.cli import VERBS
 from cluster.doctor import DoctorFlags
 from cluster.flags import Flags, parse_plain
 from cluster.local_cluster import LocalFlag
-from cluster.placement import Placement, RunFlags, Saving
+from cluster.placement import Placement, Repetition, RunFlags, Saving
 from cluster.show import Shapes
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line.partition("  #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
-OPTIONS = {"show": [Placement, Shapes], "train": [RunFlags, Placement]}
+OPTIONS = {"show": [Placement, Shapes], "train": [RunFlags, Repetition, Placement]}
 
 
 def test_there_are_commands_for_every_verb_that_runs():

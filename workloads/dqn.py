@@ -9,7 +9,7 @@ from workloads._spec import Workload
 from workloads.data.replay import Replay
 
 WORKLOAD = Workload(
-    task="act for reward, choosing one of several actions",
+    task="act for reward, choosing one of several",
     model=DQN,
     data=Replay,
     metric="return",

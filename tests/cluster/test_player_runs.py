@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from stopped import RANKS, StopsAfter, assert_equal_checkpoints, rows
+from stopped import RANKS, StopsAfter, assert_equal_checkpoints, newest, rows
 from two_ranks import run as run_two_ranks
 
 import workloads

@@ -68,6 +68,43 @@ def test_each_player_s_gradient_is_clipped():
     assert module.slow.weight.item() == pytest.approx(1 - 0.2 * 0.5 * 1.9, rel=1e-4)
 
 
+class Often(Two):
+    """One number that moves several times with every batch."""
+
+    def players(self):
+        return {"fast": super().players()["fast"]}
+
+    def num_moves(self, name, num_batches):
+        return 3 * num_batches
+
+    def training_step(self, batch, batch_idx):
+        with self.turn("fast") as move:
+            for _ in range(3):
+                loss = 3 * self.fast.weight.sum()
+                move(loss)
+        return {"loss": loss}
+
+
+@pytest.mark.parametrize("callbacks_see_all", [False, True])
+def test_several_moves_in_a_turn_are_as_many_steps_of_the_optimizer(callbacks_see_all, monkeypatch):
+    if callbacks_see_all:  # the way that they go where gradients are averaged or scaled
+        monkeypatch.setattr(L.Trainer, "world_size", 2)
+    module = Often(clip=0.5, schedule="cosine")
+    trainer = trained(module, batches=2)
+    assert trainer.global_step == 2
+    weight = nn.Parameter(torch.tensor([1.0]))
+    optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6)
+    for _ in range(6):
+        optimizer.zero_grad()
+        (3 * weight.sum()).backward()
+        torch.nn.utils.clip_grad_norm_([weight], 0.5)
+        optimizer.step()
+        schedule.step()
+    assert module.fast.weight.item() == pytest.approx(weight.item(), rel=1e-5)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_each_player_s_schedule_ends_with_its_own_last_move():
     trainer = trained(Two(schedule="cosine"), batches=8)
     assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == pytest.approx([0.0, 0.0], abs=1e-9)
