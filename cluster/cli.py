@@ -244,6 +244,8 @@ def parse_train(verb: str, arguments: list[str]) -> Any:
 
 def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     """The result beside its baselines, and what to do next."""
+    from workloads.data._base import Reader
+
     if as_json:
         print(json.dumps({"run": str(run.folder), **result}, indent=1))
         return
@@ -257,12 +259,13 @@ def present(run: Any, result: dict[str, Any], as_json: bool) -> None:
     elsewhere = ", or with --data.source on other data" if "source" in run.stored()[1]["data"] else ""
     workload = workloads.load(result["workload"])
     reader = workload.reader_type
-    shows = "INPUT...      your own inputs" if reader.needs_inputs else f"--output made{reader.drawn_as}"
+    draws = f" --output made{reader.drawn_as}" if reader.picture is not Reader.picture else ""
+    shows = " INPUT...      your own inputs" if reader.needs_inputs else draws
     print(
         f"\n{result['num_parameters']:,} parameters, {result['epochs']} epochs in "
         f"{console.duration(result['seconds'])}, {rate:,.0f} {workload.data.unit}/s; best {monitor['name']} "
         f"{console.number(monitor['best'])}\n\nnext:\n"
-        f"  raydeck predict {place} {shows}\n"
+        f"  raydeck predict {place}{shows}\n"
         f"  raydeck evaluate {place}              test metrics again{elsewhere}\n"
         f"  raydeck tune {result['workload']} --trials 16            search for better settings"
     )
