@@ -106,7 +106,7 @@ def test_one_worker_goes_on_with_what_two_have_begun(tmp_path):
 
 
 def test_killed_and_gone_on_with(raydeck, tmp_path):
-    arguments = ("train", "dqn", "--smoke", "--name", "killed", "--trainer.max_epochs", "200", "--cpus-per-worker", "1",
+    arguments = ("train", "dqn", "--smoke", "--name", "killed", "--trainer.max_epochs", "60", "--cpus-per-worker", "1",
                  "--baselines", "false")  # fmt: skip
     process = raydeck.start(*arguments)
     table = tmp_path / "runs" / "killed" / "metrics.csv"
@@ -117,10 +117,10 @@ def test_killed_and_gone_on_with(raydeck, tmp_path):
     process.communicate()
     before = table.read_text().splitlines()
     assert len(before) > 4
-    _, said = raydeck(*[a if a != "200" else "210" for a in arguments], timeout=400)
+    _, said = raydeck(*[a if a != "60" else "62" for a in arguments], timeout=400)
     assert "going on from epoch" in said
     after = table.read_text().splitlines()
-    assert after[: len(before)] == before and len(after) == 211
+    assert after[: len(before)] == before and len(after) == 63
     steps = [int(row["env_steps"]) for row in csv.DictReader(after)]
     assert all(0 < later - earlier <= 128 for earlier, later in pairwise(steps))
 
