@@ -1,6 +1,8 @@
 """An agent of an actor and a critic, which learns from what it has just lived through.
 
-Not measured yet: 0.0 raydeck train actor_critic
+Return 500.0 of the 100 test episodes of CartPole-v1 with seed 0, after 98,020 environment steps, in 3 min 55 s on one
+core in use by others, 2026-11-27; at random 22.9, by a linear policy that search finds 500.0:
+raydeck train actor_critic --cpus-per-worker 1
 """
 
 from lightning_modules.actor_critic import ActorCritic
