@@ -39,11 +39,14 @@ class Seen:
 
     def add(self, frames: np.ndarray, first: np.ndarray) -> None:
         """Add a frame of each, (N, *F), of which some are the first of an episode, (N,)."""
-        new = torch.from_numpy(frames)[:, None]
-        self.frames = torch.cat([self.frames[:, 1:], new], dim=1)
+        self.frames = torch.cat([self.frames[:, 1:], torch.from_numpy(frames)[:, None]], dim=1)
         if first.any():
-            begins = torch.from_numpy(first)
-            self.frames[begins] = new[begins].expand(-1, *self.frames.shape[1:])
+            self.begin_again(frames, first)
+
+    def begin_again(self, frames: np.ndarray, which: np.ndarray) -> None:
+        """Start anew where other episodes have begun, (N,), with their first frames, of (N, *F)."""
+        begins = torch.from_numpy(which)
+        self.frames[begins] = torch.from_numpy(frames)[begins, None].expand(-1, *self.frames.shape[1:])
 
     def keep(self, which: np.ndarray) -> None:
         """Forget all but some."""

@@ -221,7 +221,7 @@ class Experience(DataModule):
         self.frames, there = self.environments.restore(saved)
         self.first = self.first | ~there
         if not there.all():
-            self.seen.add(self.frames, ~there)
+            self.seen.begin_again(self.frames, ~there)
             self.concerns = [f"{self.env} does not repeat itself: {(~there).sum()} episodes are begun anew"]
         if "history" in self.saved:
             self.history.restore({name: rows[:, rank::world_size] for name, rows in self.saved["history"].items()})

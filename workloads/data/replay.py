@@ -3,12 +3,17 @@
 Shapes: U updates of a batch, B steps of an update, S steps ahead.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from workloads._machine import total_memory
 from workloads.data._batches import Batch
 from workloads.data._episodes import as_seen
 from workloads.data._experience import Experience
+
+MOST_MEMORY = 0.5
+"""Part of the machine's memory that past steps may take."""
 
 PRIORITY_FLOOR = 1e-3
 """Added to an error, so that a step without one can still be drawn."""
@@ -96,6 +101,12 @@ class Replay(Experience):
             raise ValueError(
                 f"data.env: {self.env} takes actions of {self.action_dim} numbers, and this agent chooses one of "
                 "several; take actor_critic"
+            )
+        size = self.replay_size * int(np.prod(self.form.frame_shape)) * (1 if self.form.is_picture else 4)
+        if size > MOST_MEMORY * total_memory():
+            raise ValueError(
+                f"data.replay_size: {self.replay_size:,} frames take {size / 2**30:,.1f} GiB, more than half of this "
+                "machine's memory; lower it, or data.image_side"
             )
         return super().load(whole)
 

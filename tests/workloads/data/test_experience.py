@@ -186,6 +186,8 @@ def test_an_environment_that_does_not_repeat_itself_is_told_of(monkeypatch):
     odd_environments.Forgetful.starts += 1
     next(iter(batches(resumed)))
     assert "does not repeat itself" in resumed.concerns[0]
+    # Those that are elsewhere see the first frame of another episode, as if it had been there before.
+    assert resumed.history.size == data.history.size + 8
 
 
 def test_workers_share_the_environments_and_one_takes_over_from_two():
@@ -220,6 +222,11 @@ def test_workers_share_the_environments_and_one_takes_over_from_two():
         (Replay, {"replay_size": 39}, r"data\.replay_size: expected at least the 40 steps before an update, got 39"),
         (Replay, {"step_timeout": 0.0}, r"data\.step_timeout: expected more than 0"),
         (Replay, {"steps_per_epoch": 16}, r"data\.steps_per_epoch: 16 steps are less than the 32 of one batch"),
+        (
+            Replay,
+            {"env": "Pictures-v0", "image_side": 400, "replay_size": 1_000_000},
+            r"data\.replay_size: .* 149\.0 GiB",
+        ),
         (Replay, {"env": "Pendulum-v1"}, r"Pendulum-v1 takes actions of 1 numbers.*take actor_critic"),
         (Rollouts, {"batch_size": 100}, r"data\.batch_size: 100 is more than the 32 steps"),
         (Rollouts, {"rollout_length": 1}, r"data\.rollout_length: expected at least 2"),
