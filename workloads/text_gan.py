@@ -1,8 +1,8 @@
 """Lines by a generator that plays against a discriminator: of an oracle, or of Shakespeare.
 
-The oracle's negative log likelihood of its lines is 2.932 nats a token (2.958 and 3.128 with seeds 1 and 2), of the same
-generator's by likelihood alone, at its best of as many epochs, 3.438 (3.430, 3.429), of real lines 2.100, in 12 min
-45 s on one core, 2026-11-27: raydeck train text_gan --cpus-per-worker 1
+The oracle's negative log likelihood of its lines is 2.932 nats a token (2.958 and 3.128 with seeds 1 and 2), of the
+same generator's by likelihood alone, at its best of as many epochs, 3.438 (3.430, 3.429), of real lines 2.100, in 12
+min 45 s on one core, 2026-11-27: raydeck train text_gan --cpus-per-worker 1
 """
 
 from lightning_modules.text_gan import TextGAN
