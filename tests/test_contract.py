@@ -173,11 +173,12 @@ for name in sys.argv[2:]:
 def two_ranks(tmp_path_factory):
     """All smoke runs by one pair of gloo processes, without Ray: two folders of results."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_two_ranks(TWO_RANKS, str(folder), *NAMES)
+    run_two_ranks(TWO_RANKS, str(folder), *NAMES, timeout=600)
     return folder
 
 
 @each
+@pytest.mark.timeout(700)  # the first one trains all workloads
 def test_two_workers_agree_with_each_other_and_with_one(name, two_ranks):
     workload = workloads.load(name)
     config = workload.config(workload.smoke)
