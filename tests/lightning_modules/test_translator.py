@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from lightning_modules.shared.decoding import END, PAD
 from lightning_modules.translator import LOSS_TOKENS, Translator
+from workloads._machine import bf16_of
 
 SMALL = {"embedding_dim": 12, "hidden_dim": 16, "dropout": 0.0, "lr": 1e-2}
 TOKENS, LANGUAGES = 20, 2
@@ -139,6 +140,7 @@ def test_the_share_of_own_guesses_follows_from_the_random_state():
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.skipif(bf16_of(torch.cpu.get_capabilities()) == "none", reason="this processor has no LSTM in bfloat16")
 def test_guesses_under_mixed_precision_cost_no_parameter_its_gradient():
     # PyTorch keeps weights that autocast has converted, and those of the first pass have no history.
     module, batch = translator(teacher_forcing=0.5, forcing_schedule="constant", attention="bahdanau"), batch_of()
