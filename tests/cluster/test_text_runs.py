@@ -3,12 +3,12 @@
 import json
 import os
 import pty
-import signal
 import subprocess
 import sys
 
 import pytest
 import torch
+from stopped import StopsAfter
 
 import workloads
 from cluster.checkpoints import WEIGHTS
@@ -125,18 +125,6 @@ def test_what_cannot_be_read_is_said_in_one_line(planted, capsys, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     assert says in refused(capsys, "predict", planted / "run", asked)
-
-
-class StopsAfter(LocalSession):
-    """Asks to stop after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def asked_to_stop(self):
-        self.left -= 1
-        return signal.SIGTERM if self.left == 0 else 0
 
 
 def test_a_run_stopped_in_mid_epoch_and_resumed_is_the_uninterrupted_one(tmp_path):

@@ -4,12 +4,12 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
 
 import pytest
 import torch
+from stopped import StopsAfter
 
 import workloads
 from cluster import using
@@ -219,18 +219,6 @@ def test_two_workers_states_come_together_in_the_order_of_the_streams(tmp_path):
     assert all(map(torch.equal, all_streams(state, 1), state))
     thirds = [own_streams(state, rank, 3, torch.device("cpu"))[0] for rank in range(3)]
     assert [third.shape[1] for third in thirds] == [2, 2, 1] and torch.equal(thirds[1], state[0][:, 1::3])
-
-
-class StopsAfter(LocalSession):
-    """Asks to stop after so many batches."""
-
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def asked_to_stop(self):
-        self.left -= 1
-        return signal.SIGTERM if self.left == 0 else 0
 
 
 def job_in(folder):

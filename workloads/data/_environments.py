@@ -226,11 +226,6 @@ class Environments:
         self._show(everyone, self._ask(everyone, again))
         return self.frames.copy(), there
 
-    def close(self) -> None:
-        """End the environments and their thread."""
-        self.patient(lambda: [environment.close() for environment in self.environments])
-        self.patient.close()
-
 
 class Patient:
     """Calls functions in a thread of its own, and gives up on one that does not return in time.
@@ -246,7 +241,7 @@ class Patient:
         self.questions: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_serve, args=(self.questions, self.answers), daemon=True).start()
-        self.close = weakref.finalize(self, self.questions.put, None)
+        weakref.finalize(self, self.questions.put, None)  # ends the thread with its owner
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function returns, or raises.

@@ -41,11 +41,6 @@ class History:
         self.length, self.num_envs = length, num_envs
         self.place, self.size = 0, 0
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory that it takes."""
-        return sum(column.nbytes for column in self.columns.values())
-
     def add(self, **row: np.ndarray | float) -> None:
         """Write a row, over the oldest if there is no other place."""
         for name, value in row.items():
