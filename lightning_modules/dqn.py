@@ -81,7 +81,7 @@ class DQN(Agent):
         if not hidden_dims or min(hidden_dims) < 1:
             raise ValueError(f"model.hidden_dims: expected widths of at least 1, got {list(hidden_dims)}")
         self.settings = optimization.Settings(
-            optimizer="adamw", lr=lr, weight_decay=0.0, schedule=schedule, warmup=0.0
+            optimizer="adamw", lr=lr, weight_decay=None, schedule=schedule, warmup=0.0
         )  # fmt: skip
         sight = Sight(input_shape, hidden_dims, activation)
         self.network = nn.Sequential(sight, (Dueling if dueling else nn.Linear)(sight.out_features, num_actions))
@@ -120,33 +120,35 @@ class DQN(Agent):
         return torch.where(at_random_N, random_N, self.exploit(seen))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        target_UB, next_UBA = self._targets(batch)
-        weight_UB = batch["weight"] ** (self.hparams.importance_start * (1 - self.progress) + self.progress)
-        weight_UB = weight_UB / weight_UB.amax(dim=1, keepdim=True)
+        gained_UB, next_UBA = self._ahead(batch)
         discount_UB = self.hparams.gamma ** batch["steps"] * ~batch["terminated"]
-        losses, errors, worths = [], [], []
+        wanted_UB = gained_UB + discount_UB * next_UBA.amax(dim=2)
+        weight_UB = batch["weight"] ** (self.hparams.importance_start * (1 - self.progress) + self.progress)
+        weight_UB = weight_UB / weight_UB.amax(dim=1, keepdim=True) / weight_UB.shape[1]
+        losses, worths = [], []
         with self.turn("network") as move:
-            for u, seen in enumerate(batch["seen"]):
-                worth_B = self.network(seen).gather(1, batch["action"][u, :, None])[:, 0]
-                next_B = self._next(batch["next_seen"][u], next_UBA[u])
-                wanted_B = target_UB[u] + discount_UB[u] * next_B
-                loss = (weight_UB[u] * F.smooth_l1_loss(worth_B, wanted_B, reduction="none")).mean()
+            updates = zip(batch["seen"], batch["action"].unsqueeze(2), wanted_UB, weight_UB, strict=True)
+            for u, (seen, action_B1, wanted_B, weight_B) in enumerate(updates):
+                worth_B = self.network(seen).gather(1, action_B1)[:, 0]
+                if self.hparams.double:
+                    chosen_B = self._chosen(batch["next_seen"][u], next_UBA[u])
+                    wanted_B.copy_(gained_UB[u] + discount_UB[u] * chosen_B)
+                loss = weight_B.dot(F.smooth_l1_loss(worth_B, wanted_B, reduction="none"))
+                move(loss)
                 losses.append(loss.detach())
                 worths.append(worth_B.detach())
-                errors.append((wanted_B - worths[-1]).abs())
-                move(loss)
         if self.global_step % self.hparams.target_every == 0:
             self._move_target()
-        error_UB = torch.stack(errors)
+        worth_UB = torch.stack(worths)
+        error_UB = (wanted_UB - worth_UB).abs()
         self.learned(batch["place"], error_UB)
-        epsilon = torch.tensor(self.epsilon)
         return {
-            "loss": torch.stack(losses).mean(), "error": error_UB.mean(), "worth": torch.stack(worths).mean(),
-            "epsilon": epsilon,
+            "loss": torch.stack(losses).mean(), "error": error_UB.mean(), "worth": worth_UB.mean(),
+            "epsilon": torch.tensor(self.epsilon),
         }  # fmt: skip
 
     @torch.no_grad()
-    def _targets(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _ahead(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Of all updates: the discounted rewards, (U, B), and what the target network says of what follows."""
         rewards_UBS = batch["rewards"]
         gamma_S = self.hparams.gamma ** torch.arange(rewards_UBS.shape[2], device=rewards_UBS.device)
@@ -154,10 +156,8 @@ class DQN(Agent):
         return (rewards_UBS * gamma_S).sum(dim=2), next_UBA
 
     @torch.no_grad()
-    def _next(self, next_seen: Tensor, next_BA: Tensor) -> Tensor:
-        """What follows on the best next action, shape (B,)."""
-        if not self.hparams.double:
-            return next_BA.amax(dim=1)
+    def _chosen(self, next_seen: Tensor, next_BA: Tensor) -> Tensor:
+        """What the target network says of the action that the network itself would take next, shape (B,)."""
         return next_BA.gather(1, self.network(next_seen).argmax(dim=1, keepdim=True))[:, 0]
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         lasting = {"head", "local_cluster"} & set(getattr(item, "fixturenames", ()))
         starts_ray = lasting or item.get_closest_marker("ray")
         item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
+
+
+@pytest.fixture(autouse=True)
+def environ_as_before() -> Iterator[None]:
+    """What a command that is called in this process sets in its environment does not reach the next test."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def environment(**extra: str) -> dict[str, str]:

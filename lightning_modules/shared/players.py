@@ -92,6 +92,7 @@ class Players(L.LightningModule):
         place = list(self.players()).index(name)
         optimizer, schedule = one_of(self.optimizers(), place), one_of(self.lr_schedulers(), place)
         own = optimizer.optimizer
+        parameters = [p for group in own.param_groups for p in group["params"]]
         is_plain, num_moves = self.trainer.world_size == 1 and self.trainer.scaler is None, 0
         self.toggle_optimizer(optimizer)
 
@@ -100,7 +101,7 @@ class Players(L.LightningModule):
             num_moves += 1
             if num_moves > 1 and is_plain:  # a small network's update costs no more than Lightning's hooks around it
                 loss.backward()
-                self.on_before_optimizer_step(own)
+                self._clip(parameters)
                 own.step()
             else:
                 self.manual_backward(loss)
@@ -109,7 +110,8 @@ class Players(L.LightningModule):
                 else:
                     optimizer.step()
                     self._has_moved, self.leader = True, place
-            own.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             schedule.step()
 
         try:
@@ -119,9 +121,18 @@ class Players(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Here, where a scaled loss is already scaled back: Lightning clips by itself only what it moves by itself.
-        if self.gradient_clip_val:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
+        self._clip([p for group in optimizer.param_groups for p in group["params"]])
+
+    def _clip(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Shorten a gradient that is longer than the bound.
+
+        As ``torch.nn.utils.clip_grad_norm_`` does, which takes three times as long to find out that all parameters are
+        of one device and type: a sixth of a small network's update.
+        """
+        grads = [p.grad for p in parameters if p.grad is not None]
+        if self.gradient_clip_val and grads:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+            torch._foreach_mul_(grads, (self.gradient_clip_val / (norm + 1e-6)).clamp(max=1.0))
 
 
 def one_of(some: Any, place: int) -> Any:

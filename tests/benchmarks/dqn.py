@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROUNDS, STEPS, FIRST, THREADS, SEED = 3, 20_480, 2048, 1, 0
+ROUNDS, STEPS, FIRST, THREADS, SEED = 5, 20_480, 2048, 1, 0
 EPOCH = 1024
 
 

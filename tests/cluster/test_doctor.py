@@ -137,8 +137,7 @@ def test_no_room_is_said_with_what_is_wanted_and_what_is_free(caused, joined, ra
     assert not (raydeck.folder / "runs").exists()
 
 
-def test_a_cluster_that_does_not_answer_is_a_fault(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_a_cluster_that_does_not_answer_is_a_fault(capsys, no_cluster):
     assert doctor.command(["--address", "127.0.0.1:1", "--json"]) == 2
     told = json.loads(capsys.readouterr().out)
     fault = next(finding for finding in told["findings"] if finding["mend"])

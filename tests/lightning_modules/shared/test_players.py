@@ -1,5 +1,7 @@
 """Several optimizers that move in turn: counted once a batch, clipped, scheduled, saved, and apart from each other."""
 
+import copy
+
 import pytest
 import pytorch_lightning as L
 import torch
@@ -66,6 +68,22 @@ def test_each_player_s_gradient_is_clipped():
     trained(module, batches=2)
     assert module.fast.weight.item() == pytest.approx(1 - 0.1 * 0.5 * (1.9 + 2.71), rel=1e-4)
     assert module.slow.weight.item() == pytest.approx(1 - 0.2 * 0.5 * 1.9, rel=1e-4)
+
+
+@pytest.mark.parametrize("bound", [0.5, 1e6])
+def test_clipping_is_pytorch_s(bound):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(2, 2))
+    network[:2](torch.randn(5, 3)).square().sum().backward()  # the last layer has no gradient
+    module = Two(clip=bound)
+    wanted = copy.deepcopy(network)
+    for parameter, other in zip(network.parameters(), wanted.parameters(), strict=True):
+        other.grad = None if parameter.grad is None else parameter.grad.clone()
+    norm = torch.nn.utils.clip_grad_norm_(wanted.parameters(), bound)
+    assert 0.5 < norm < 1e6
+    module.on_before_optimizer_step(torch.optim.SGD(network.parameters(), lr=1.0))
+    for parameter, other in zip(network.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad)
 
 
 class Often(Two):
