@@ -11,6 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Two processes and what they start share two cores: threads that wait for each other there, spinning, cost up to ten
+# times what they compute. raydeck sets the number of a run's threads itself.
+os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"] = "1", "PASSIVE"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests: all that start Ray go to one, so that none meets another's cluster.
@@ -24,10 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def environ_as_before() -> Iterator[None]:
-    """What a command that is called in this process sets in its environment does not reach the next test."""
+def as_before() -> Iterator[None]:
+    """What a run in this process sets, of its environment and of its threads, does not reach the next test."""
     before = dict(os.environ)
     yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)

@@ -137,8 +137,6 @@ def by_heart(tmp_path_factory):
     data = PlainText(str(file), tokenizer="character", batch_size=8, chunk_tokens=32, cache_dir=str(file.parent))
     data.setup()
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on busy cores several wait for each other longer than they compute
     model = Poet(data.vocabulary, hidden_dim=64, embedding_dim=32, dropout=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for epoch in range(15):
@@ -148,8 +146,7 @@ def by_heart(tmp_path_factory):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    yield model, data, loss.item()
-    torch.set_num_threads(threads)
+    return model, data, loss.item()
 
 
 def test_it_learns_a_short_text_by_heart_and_says_that_it_copies(by_heart):
