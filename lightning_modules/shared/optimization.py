@@ -28,7 +28,7 @@ class Settings:
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
         lr: Largest learning rate.
         weight_decay: Decoupled (adamw) or L2 (sgd) decay of weights; biases and normalisation have none. None if there
-            never is any: all parameters are one group then, which takes an optimizer half the time.
+            never is any: all parameters are one group then, with less to do at each step of a small network.
         schedule: See :func:`lr_factor`.
         warmup: Fraction of all steps over which the rate first rises, in [0, 1).
         betas: How much AdamW remembers of the gradient and of its square, each in [0, 1).
