@@ -78,7 +78,7 @@ class ActorCritic(Agent):
         self.save_hyperparameters()
         self._check()
         self.settings = optimization.Settings(
-            optimizer="adamw", lr=lr, weight_decay=None, schedule=schedule, warmup=0.0
+            optimizer="adamw", lr=lr, weight_decay=0.0, schedule=schedule, warmup=0.0
         )  # fmt: skip
         # A policy that is nearly even at first explores; Andrychowicz et al. 2021 (arXiv:2006.05990) found that to pay.
         self.actor, self.critic = (

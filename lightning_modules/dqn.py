@@ -81,7 +81,7 @@ class DQN(Agent):
         if not hidden_dims or min(hidden_dims) < 1:
             raise ValueError(f"model.hidden_dims: expected widths of at least 1, got {list(hidden_dims)}")
         self.settings = optimization.Settings(
-            optimizer="adamw", lr=lr, weight_decay=None, schedule=schedule, warmup=0.0
+            optimizer="adamw", lr=lr, weight_decay=0.0, schedule=schedule, warmup=0.0
         )  # fmt: skip
         sight = Sight(input_shape, hidden_dims, activation)
         self.network = nn.Sequential(sight, (Dueling if dueling else nn.Linear)(sight.out_features, num_actions))

@@ -107,7 +107,7 @@ class GAN(Players):
         rates = {"discriminator": discriminator_lr, "generator": lr}
         self.settings = {
             name: optimization.Settings(
-                optimizer="adamw", lr=rate, weight_decay=None, schedule=schedule, warmup=warmup, betas=(beta1, 0.99)
+                optimizer="adamw", lr=rate, weight_decay=0.0, schedule=schedule, warmup=warmup, betas=(beta1, 0.99)
             )
             for name, rate in rates.items()
         }

@@ -92,7 +92,7 @@ class TextGAN(Players):
         self.discriminator = kind(vocabulary, discriminator_dim, filter_widths, num_filters, discriminator_dropout)
         rates = {"likelihood": pretrain_lr, "discriminator": discriminator_lr, "generator": lr}
         self.settings = {
-            name: optimization.Settings(optimizer="adamw", lr=rate, weight_decay=None, schedule="constant", warmup=0.0)
+            name: optimization.Settings(optimizer="adamw", lr=rate, weight_decay=0.0, schedule="constant", warmup=0.0)
             for name, rate in rates.items()
         }
         self.val_nll, self.test_nll = MeanMetric(), MeanMetric()

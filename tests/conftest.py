@@ -28,12 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else str(item.path)))
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """pytest-xdist 3.8 groups by the names of tests, which pytest 9.2 no longer lets it change, and says nothing."""
-    if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
-        raise pytest.UsageError("pytest-xdist cannot group tests with this release of pytest; install pytest<9.2")
-
-
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     """What a run in this process sets, of its environment and of its threads, does not reach the next test."""

@@ -27,8 +27,7 @@ class Settings:
     Args:
         optimizer: adamw, or sgd with Nesterov momentum 0.9.
         lr: Largest learning rate.
-        weight_decay: Decoupled (adamw) or L2 (sgd) decay of weights; biases and normalisation have none. None if there
-            never is any: all parameters are one group then, with less to do at each step of a small network.
+        weight_decay: Decoupled (adamw) or L2 (sgd) decay of weights; biases and normalisation have none.
         schedule: See :func:`lr_factor`.
         warmup: Fraction of all steps over which the rate first rises, in [0, 1).
         betas: How much AdamW remembers of the gradient and of its square, each in [0, 1).
@@ -39,7 +38,7 @@ class Settings:
 
     optimizer: OptimizerName
     lr: float
-    weight_decay: float | None
+    weight_decay: float
     schedule: Schedule
     warmup: float
     betas: tuple[float, float] = (0.9, 0.999)
@@ -47,7 +46,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise ValueError(f"model.lr: expected more than 0, got {self.lr}")
-        if self.weight_decay is not None and self.weight_decay < 0:
+        if self.weight_decay < 0:
             raise ValueError(f"model.weight_decay: expected at least 0, got {self.weight_decay}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"model.warmup: expected a fraction of all steps, from 0 to below 1, got {self.warmup}")
@@ -89,11 +88,9 @@ def build(module: nn.Module, settings: Settings, *, fused: bool) -> Optimizer:
     return torch.optim.SGD(groups, lr=settings.lr, momentum=MOMENTUM, nesterov=True, fused=fused)
 
 
-def decay_groups(module: nn.Module, weight_decay: float | None) -> list[dict[str, Any]]:
-    """Parameter groups: weights, which decay, and vectors (biases, normalisation), which do not; one if none does."""
+def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: weights, which decay, and vectors (biases, normalisation), which do not."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    if weight_decay is None:
-        return [{"params": parameters, "weight_decay": 0.0}]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

@@ -55,12 +55,6 @@ def test_frozen_parameters_are_left_out():
     assert [g["params"] for g in optimization.decay_groups(layer, 0.1)] == [[layer.weight]]
 
 
-def test_without_decay_to_choose_all_parameters_are_one_group():
-    layer = nn.Linear(2, 1)
-    (group,) = optimization.decay_groups(layer, None)
-    assert group == {"params": [layer.weight, layer.bias], "weight_decay": 0.0}
-
-
 def test_adamw_decays_a_weight_without_gradient_by_lr_times_decay():
     layer = nn.Linear(1, 1)
     nn.init.constant_(layer.weight, 2.0)
